@@ -1,0 +1,252 @@
+"""Everything that can be set, with units and defaults: frozen values that are saved beside each output.
+
+A run's configuration is a preset, changed by a TOML file (`--config`), changed by single settings (`--set a.b=c`), in
+this order. Unknown keys are refused, and all faults of a file are told at once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ebert_core.errors import EbertError, InputError, suggestion
+from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
+
+
+class Config(BaseModel):
+    """A frozen value that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(Config):
+    """Shape of the encoder (docs/model.md says why)."""
+
+    token_bp: int = Field(10, description="bases per token; must divide the 50-bp stride")
+    width: int = Field(128, description="channels of a token")
+    num_layers: int = Field(3, description="transformer blocks")
+    num_heads: int = Field(2, description="attention heads")
+    mlp_ratio: int = Field(4, description="hidden width of a block's feed-forward part, as a multiple of width")
+    stem_channels: int = Field(128, description="motif detectors at base resolution, before pooling to tokens")
+    stem_kernel_bp: int = Field(19, description="length of a motif detector, bp; odd")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropped share of each residual branch while training")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EncoderConfig:
+        if STRIDE_BP % self.token_bp:
+            raise ValueError(f"token_bp = {self.token_bp} does not divide {STRIDE_BP}")
+        if self.width % self.num_heads or (self.width // self.num_heads) % 2:
+            raise ValueError(f"width = {self.width} must be num_heads = {self.num_heads} times an even number")
+        if self.stem_kernel_bp % 2 == 0:
+            raise ValueError(f"stem_kernel_bp = {self.stem_kernel_bp} must be odd")
+        return self
+
+
+class MaskingConfig(Config):
+    """What the masked language model must fill in."""
+
+    dna_rate: float = Field(0.15, ge=0, lt=1, description="share of tokens whose bases are hidden")
+    dna_span_tokens: float = Field(2.0, ge=1, description="mean length of a hidden run, tokens (geometric)")
+    state_rate: float = Field(0.15, ge=0, lt=1, description="share of 200-bp bins whose state is hidden")
+    state_span_bins: float = Field(2.0, ge=1, description="mean length of a hidden run of states, bins (geometric)")
+    state_dropout: float = Field(0.1, ge=0, le=1, description="share of windows shown with all states unknown")
+    state_loss_weight: float = Field(0.1, ge=0, description="weight of the states' loss beside the bases' loss")
+
+
+class OptimizerConfig(Config):
+    """AdamW, a linear warm-up, then a cosine down to `final_fraction` of the peak rate."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay, on matrices only")
+    warmup_fraction: float = Field(0.05, ge=0, le=1, description="share of the steps spent warming up")
+    final_fraction: float = Field(0.05, ge=0, le=1, description="last learning rate as a share of the peak")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+
+
+class PretrainConfig(Config):
+    """One pre-training run."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    masking: MaskingConfig = MaskingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    window_bp: int = Field(4_000, description="stretch the model reads, bp; a multiple of 200")
+    global_batch: int = Field(16, ge=1, description="windows per optimiser step")
+    micro_batch: int = Field(4, ge=1, description="windows per forward pass; divides global_batch")
+    steps: int = Field(2_000, ge=1, description="optimiser steps")
+    valid_windows: int = Field(64, ge=1, description="held-out windows scored at each evaluation")
+    evaluate_every: int = Field(200, ge=1, description="steps between evaluations on held-out windows")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    seed: int = Field(0, ge=0, description="seed of weights, sampling and masking")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PretrainConfig:
+        if self.window_bp % STATE_BIN_BP:
+            raise ValueError(f"window_bp = {self.window_bp} is not a multiple of {STATE_BIN_BP}")
+        if self.global_batch % self.micro_batch:
+            raise ValueError(f"micro_batch = {self.micro_batch} does not divide global_batch = {self.global_batch}")
+        return self
+
+
+class FinetuneConfig(Config):
+    """One fine-tuning run."""
+
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4)
+    window_bp: int = Field(4_000, description="stretch the model reads, bp; a multiple of 200")
+    context_bp: int = Field(
+        400, description="bp at either end of a window whose bins are not scored; a multiple of 200"
+    )
+    global_batch: int = Field(16, ge=1, description="windows per optimiser step")
+    micro_batch: int = Field(4, ge=1, description="windows per forward pass; divides global_batch")
+    steps: int = Field(1_500, ge=1, description="optimiser steps at most")
+    bound_share: float = Field(0.5, ge=0, le=1, description="share of training windows drawn around a bound bin")
+    state_dropout: float = Field(0.1, ge=0, le=1, description="share of windows shown with all states unknown")
+    evaluate_every: int = Field(250, ge=1, description="steps between evaluations on the validation part")
+    valid_bp: int = Field(4_000_000, ge=1, description="base pairs read per evaluation at most, spread evenly")
+    patience: int = Field(4, ge=1, description="evaluations without a better auPRC before stopping")
+    use_states: bool = Field(True, description="read chromatin states; off shows the model unknown states only")
+    encoder_rate: float = Field(1.0, ge=0, le=1, description="encoder's learning rate as a share of the head's")
+    seed: int = Field(0, ge=0, description="seed of the head, sampling and strands")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FinetuneConfig:
+        if self.window_bp % STATE_BIN_BP:
+            raise ValueError(f"window_bp = {self.window_bp} is not a multiple of {STATE_BIN_BP}")
+        if self.context_bp % STATE_BIN_BP or 2 * self.context_bp + 2 * STATE_BIN_BP > self.window_bp:
+            raise ValueError(
+                f"context_bp = {self.context_bp} must be a multiple of {STATE_BIN_BP} and leave 400 bp of the window"
+            )
+        if self.global_batch % self.micro_batch:
+            raise ValueError(f"micro_batch = {self.micro_batch} does not divide global_batch = {self.global_batch}")
+        return self
+
+
+class PrepareConfig(Config):
+    """What goes into a dataset; None leaves a kind of input out."""
+
+    output: Path = Field(Path("dataset"), description="dataset folder to make or to extend")
+    genome: Path | None = Field(None, description="FASTA, plain or bgzip")
+    states: Path | None = Field(None, description="folder or sheet of segmentations, or one file")
+    state_model: str | None = Field(None, description="name of a built-in state model, or a TSV; None detects it")
+    chip: Path | None = Field(None, description="folder or sheet of ChIP-seq peaks, or one file")
+    accessibility: Path | None = Field(
+        None, description="folder or sheet of accessibility peaks or bigWigs, or one file"
+    )
+    exclude: tuple[Path, ...] = Field((), description="BED files of regions never used")
+    chroms: tuple[str, ...] = Field((), description="chromosomes to take; empty takes all of the FASTA")
+    aliases: Path | None = Field(None, description="sheet (alias, cell) of further cell-type names")
+    overwrite: bool = Field(False, description="replace what is there")
+
+
+_TINY: Final = PretrainConfig()
+_SMALL: Final = PretrainConfig(
+    encoder=EncoderConfig(width=256, num_layers=6, num_heads=4, stem_channels=256),
+    optimizer=OptimizerConfig(learning_rate=6e-4),
+    window_bp=5_000,
+    global_batch=64,
+    micro_batch=4,
+    steps=50_000,
+    evaluate_every=1_000,
+    checkpoint_every=500,
+)
+PRESETS: Final = {
+    "tiny": _TINY,
+    "small": _SMALL,
+    # 12 x 768 with 12 heads: the size of BERT-base (Devlin et al. 2019).
+    "base": _SMALL.model_copy(
+        update={
+            "encoder": EncoderConfig(width=768, num_layers=12, num_heads=12, stem_channels=512, dropout=0.1),
+            "optimizer": OptimizerConfig(learning_rate=4e-4, warmup_fraction=0.01),
+            "global_batch": 512,
+            "micro_batch": 32,
+            "steps": 200_000,
+        }
+    ),
+    # 24 x 1024 with 16 heads: the size of BERT-large.
+    "large": _SMALL.model_copy(
+        update={
+            "encoder": EncoderConfig(width=1024, num_layers=24, num_heads=16, stem_channels=512, dropout=0.1),
+            "optimizer": OptimizerConfig(learning_rate=2e-4, warmup_fraction=0.01),
+            "global_batch": 1_024,
+            "micro_batch": 16,
+            "steps": 200_000,
+        }
+    ),
+}
+PresetName = Literal["tiny", "small", "base", "large"]
+
+C = TypeVar("C", bound=Config)
+
+
+def resolve(base: C, toml: Path | None = None, settings: Iterable[str] = (), **options: Any) -> C:
+    """A configuration from its base, a TOML file, `key=value` settings, then options that are not None.
+
+    Raises:
+        InputError: the TOML does not parse, or has an unknown key or a value of the wrong kind (all are listed).
+        EbertError: the same for a setting.
+    """
+    values = base.model_dump()
+    if toml is not None:
+        try:
+            changes = tomllib.loads(toml.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(toml, "is not there", "check the path given to --config") from None
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(toml, f"is not valid TOML ({error})") from None
+        values = _merged(values, changes)
+        base = _validated(base, values, str(toml))
+    for setting in settings:
+        key, sign, text = setting.partition("=")
+        if not sign:
+            raise EbertError(f"setting {setting!r} has no '='", "write --set masking.dna_rate=0.2")
+        change: Any = _parsed(text.strip())
+        for part in reversed(key.strip().split(".")):
+            change = {part: change}
+        values = _merged(values, change)
+    values = _merged(values, {name: value for name, value in options.items() if value is not None})
+    return _validated(base, values, "the settings")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(values)
+    for key, change in changes.items():
+        old = result.get(key)
+        result[key] = _merged(old, change) if isinstance(old, Mapping) and isinstance(change, Mapping) else change
+    return result
+
+
+def _validated(base: C, values: Mapping[str, Any], where: str) -> C:
+    try:
+        return type(base).model_validate(values)
+    except ValidationError as error:
+        faults, hint = [], ""
+        for fault in error.errors():
+            key = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                faults.append(f"{key} is not a setting")
+                hint = hint or suggestion(str(fault["loc"][-1]), _keys(type(base)))
+            else:
+                prefix = f"{key} = {fault['input']!r}: " if key else ""
+                faults.append(prefix + str(fault["msg"]).removeprefix("Value error, "))
+        raise EbertError(
+            f"{where}: {'; '.join(faults)}", hint or "`ebert pretrain --help` lists what can be set"
+        ) from None
+
+
+def _keys(config: type[BaseModel]) -> list[str]:
+    keys = []
+    for name, entry in config.model_fields.items():
+        keys.append(name)
+        if isinstance(entry.annotation, type) and issubclass(entry.annotation, Config):
+            keys += _keys(entry.annotation)
+    return keys
