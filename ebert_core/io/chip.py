@@ -1,0 +1,112 @@
+"""Which ChIP-seq peak files belong to which TF and cell type: from a folder's file names or from a sheet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ebert_core.errors import EbertError, InputError
+from ebert_core.io.text import read_sheet
+
+_ENDING: Final = r"\.(?:narrowPeak|broadPeak|bed)(?:\.gz|\.bgz)?"
+# The challenge's spelling, then `TF.CELL.narrowPeak.gz`.
+_CHALLENGE: Final = re.compile(
+    rf"ChIPseq\.(?P<cell>.+)\.(?P<tf>[^.]+)\.(?P<kind>conservative|relaxed)(?:\.train)?{_ENDING}", re.IGNORECASE
+)
+_PLAIN: Final = re.compile(rf"(?P<tf>[^.]+)\.(?P<cell>.+?){_ENDING}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ChipExperiment:
+    """The peaks of one TF in one cell type.
+
+    Attributes:
+        tf, cell: as the file or the sheet spells them.
+        conservative: peaks that make a bin bound.
+        relaxed: peaks that keep a bin from being unbound; the conservative file again where there is no other.
+    """
+
+    tf: str
+    cell: str
+    conservative: Path
+    relaxed: Path
+
+
+def find_experiments(source: Path) -> tuple[list[ChipExperiment], list[str]]:
+    """All experiments of a folder or of a sheet (`tf`, `cell`, `peaks`, optional `relaxed`; paths relative to the
+    sheet).
+
+    Returns:
+        (experiments sorted by TF and cell type, notes on files that were left out).
+    """
+    if source.is_dir():
+        return _from_folder(source)
+    if not source.is_file():
+        raise EbertError(f"{source} is not there", "name a folder of peak files or a sheet with --chip")
+    if _PLAIN.fullmatch(source.name) or _CHALLENGE.fullmatch(source.name):
+        return _from_files([source], source)
+    return _from_sheet(source), []
+
+
+def _from_folder(folder: Path) -> tuple[list[ChipExperiment], list[str]]:
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and re.search(f"{_ENDING}$", path.name, re.IGNORECASE)
+    )
+    if not files:
+        raise EbertError(
+            f"{folder} holds no peak file",
+            "expected TF.CELL.narrowPeak.gz, or ChIPseq.CELL.TF.conservative.train.narrowPeak.gz with ....relaxed...",
+        )
+    return _from_files(files, folder)
+
+
+def _from_files(files: list[Path], source: Path) -> tuple[list[ChipExperiment], list[str]]:
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for path in files:
+        match = _CHALLENGE.fullmatch(path.name) or _PLAIN.fullmatch(path.name)
+        if not match:
+            raise InputError(path, "does not say its TF and cell type", "call it TF.CELL.narrowPeak.gz, or use a sheet")
+        kinds = found.setdefault((match["tf"], match["cell"]), {})
+        kind = (match.groupdict().get("kind") or "conservative").lower()
+        if kind in kinds:
+            raise InputError(
+                path, f"is the second file for {match['tf']} in {match['cell']}", f"the first is {kinds[kind].name}"
+            )
+        kinds[kind] = path
+    experiments = [
+        ChipExperiment(tf, cell, kinds["conservative"], kinds.get("relaxed", kinds["conservative"]))
+        for (tf, cell), kinds in sorted(found.items())
+        if "conservative" in kinds
+    ]
+    lonely = sum("conservative" not in kinds for kinds in found.values())
+    notes = [f"{source.name}: {lonely} relaxed peak file(s) without a conservative one were left out"] if lonely else []
+    both = any("relaxed" in kinds for kinds in found.values())
+    single = sum(set(kinds) == {"conservative"} for kinds in found.values())
+    if both and single:
+        notes.append(
+            f"{source.name}: {single} experiment(s) have no relaxed file; their conservative peaks serve as both"
+        )
+    if not experiments:
+        raise EbertError(
+            f"{source} holds relaxed peaks only", "bound bins come from conservative peaks; add those files"
+        )
+    return experiments, notes
+
+
+def _from_sheet(sheet: Path) -> list[ChipExperiment]:
+    experiments = []
+    for line, row in read_sheet(sheet, ("tf", "cell", "peaks"), ("relaxed",)):
+        peaks = sheet.parent / row["peaks"]
+        relaxed = sheet.parent / row["relaxed"] if row.get("relaxed") else peaks
+        for path in (peaks, relaxed):
+            if not path.is_file():
+                raise InputError(
+                    sheet, f"names {path}, which is not there", "paths are relative to the sheet", line=line
+                )
+        experiments.append(ChipExperiment(row["tf"], row["cell"], peaks, relaxed))
+    pairs = [(e.tf, e.cell) for e in experiments]
+    if twice := [pair for pair in pairs if pairs.count(pair) > 1]:
+        raise InputError(sheet, f"lists {twice[0][0]} in {twice[0][1]} twice", "keep one row per TF and cell type")
+    return experiments
