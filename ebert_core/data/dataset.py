@@ -1,0 +1,170 @@
+"""The dataset: a folder of memory-mapped arrays on the flat axis, described by its manifest (docs/formats.md).
+
+Opening costs nothing; an array's size and digest are checked when it is first asked for. All arrays are read-only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebert_core.artifacts import check_file, read_manifest
+from ebert_core.epigenome.cell_types import resolve_cell
+from ebert_core.epigenome.state_models import StateModel
+from ebert_core.errors import EbertError, UnknownNameError
+from ebert_core.genome.assembly import Assembly
+from ebert_core.genome.intervals import Positions
+from ebert_core.genome.labels import unpack_labels
+from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
+
+DATASET_FORMAT: Final = 1
+SEQUENCE_FILE: Final = "sequence.npy"
+EXCLUDED_FILE: Final = "excluded.npy"
+
+
+class Dataset:
+    """An opened dataset folder.
+
+    Attributes:
+        path: the folder.
+        manifest: its `ebert.json`.
+        assembly: chromosome names and lengths, and the flat axis.
+        state_model: alphabet of the state tracks; None where the dataset holds no states.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.assembly = Assembly.from_sizes((name, length) for name, length in manifest["assembly"]["chroms"])
+        self.state_model = StateModel.from_json(manifest["state_model"]) if manifest["state_model"] else None
+        self.aliases: dict[str, str] = manifest["aliases"]
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> Dataset:
+        """Open a dataset; `EbertError` where the folder is missing, unfinished, foreign or of another version."""
+        return cls(path, read_manifest(path, "dataset", DATASET_FORMAT))
+
+    @property
+    def state_cells(self) -> tuple[str, ...]:
+        """Cell types with a state track."""
+        return tuple(sorted(self.manifest["states"]))
+
+    @property
+    def accessibility_cells(self) -> tuple[str, ...]:
+        """Cell types with an accessibility track."""
+        return tuple(sorted(self.manifest["accessibility"]))
+
+    @property
+    def label_pairs(self) -> tuple[tuple[str, str], ...]:
+        """(TF, cell type) pairs with labels."""
+        return tuple(sorted((tf, cell) for tf, cells in self.manifest["labels"].items() for cell in cells))
+
+    @property
+    def tfs(self) -> tuple[str, ...]:
+        """TFs with labels in at least one cell type."""
+        return tuple(sorted(self.manifest["labels"]))
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Every cell type with a track or with labels."""
+        return tuple(sorted({*self.state_cells, *self.accessibility_cells, *(cell for _, cell in self.label_pairs)}))
+
+    def cells_of(self, tf: str) -> tuple[str, ...]:
+        """Cell types in which the TF has labels."""
+        return tuple(sorted(self.manifest["labels"][self.resolve_tf(tf)]))
+
+    def assayed_chroms(self, tf: str, cell: str) -> tuple[str, ...]:
+        """Chromosomes on which the pair's bins are labelled."""
+        return tuple(self.manifest["labels"][tf][cell]["chroms"])
+
+    def resolve_cell(self, name: str) -> str:
+        """The dataset's name of a cell type; `UnknownNameError` with a suggestion where there is none."""
+        return resolve_cell(name, self.cells, self.aliases)
+
+    def resolve_tf(self, name: str) -> str:
+        """The dataset's spelling of a TF; `UnknownNameError` with a suggestion where there is none."""
+        by_folded = {tf.casefold(): tf for tf in self.tfs}
+        if name.casefold() not in by_folded:
+            raise UnknownNameError("TF", name, self.tfs)
+        return by_folded[name.casefold()]
+
+    @property
+    def flat_sequence(self) -> NDArray[np.uint8]:
+        """Base codes on the flat axis, shape (flat_bp,); chromosome tails are padded with N."""
+        return self._array(SEQUENCE_FILE, self.manifest["sequence"])
+
+    def flat_states(self, cell: str) -> NDArray[np.uint8]:
+        """State codes on the flat axis, shape (flat_bp / 200,)."""
+        return self._track("states", cell)
+
+    def flat_accessibility(self, cell: str) -> NDArray[np.float16]:
+        """ln(1 + mean signal) on the flat axis, shape (flat_bp / 50,)."""
+        return self._track("accessibility", cell)
+
+    def flat_packed_labels(self, tf: str, cell: str) -> NDArray[np.uint8]:
+        """Packed labels on the flat axis, shape (flat_bp / 200,); see `ebert_core.genome.labels.unpack_labels`."""
+        cells = self.manifest["labels"][self.resolve_tf(tf)]
+        if cell not in cells:
+            raise UnknownNameError(f"cell type with {tf} labels", cell, cells)
+        return self._array(cells[cell]["file"], cells[cell])
+
+    def sequence(self, chrom: str) -> NDArray[np.uint8]:
+        """Base codes of a chromosome, shape (length,)."""
+        offset = self.assembly.offset(chrom)
+        return self.flat_sequence[offset : offset + self.assembly.length(chrom)]
+
+    def states(self, cell: str, chrom: str) -> NDArray[np.uint8]:
+        """State codes of a chromosome, shape (ceil(length / 200),)."""
+        return self.flat_states(cell)[self._span(chrom, STATE_BIN_BP)]
+
+    def accessibility(self, cell: str, chrom: str) -> NDArray[np.float16]:
+        """ln(1 + mean signal) of a chromosome's strides, shape (ceil(length / 50),)."""
+        return self.flat_accessibility(cell)[self._span(chrom, STRIDE_BP)]
+
+    def labels(self, tf: str, cell: str, chrom: str) -> NDArray[np.uint8]:
+        """Label codes of the bins that begin at every stride of a chromosome, shape (4 * ceil(length / 200),)."""
+        return unpack_labels(self.flat_packed_labels(tf, cell)[self._span(chrom, STATE_BIN_BP)])
+
+    @property
+    def flat_excluded(self) -> Positions:
+        """The exclusion list on the flat axis: sorted, disjoint, shape (number of regions, 2)."""
+        return self._array(EXCLUDED_FILE, self.manifest["excluded"])
+
+    def excluded(self, chrom: str) -> tuple[Positions, Positions]:
+        """(starts, ends) of the exclusion list on a chromosome: sorted, disjoint."""
+        offset = self.assembly.offset(chrom)
+        regions = self.flat_excluded
+        here = (regions[:, 0] >= offset) & (regions[:, 0] < offset + self.assembly.length(chrom))
+        return regions[here, 0] - offset, regions[here, 1] - offset
+
+    def require_state_model(self) -> StateModel:
+        """The state model; `EbertError` where the dataset holds no states."""
+        if self.state_model is None:
+            raise EbertError(f"dataset {self.path} holds no chromatin states", "add some: `ebert prepare --states DIR`")
+        return self.state_model
+
+    def _span(self, chrom: str, resolution_bp: int) -> slice:
+        first = self.assembly.offset(chrom) // resolution_bp
+        return slice(first, first + -(-self.assembly.length(chrom) // resolution_bp))
+
+    def _track(self, group: str, cell: str) -> NDArray[Any]:
+        entries = self.manifest[group]
+        if cell not in entries:
+            raise UnknownNameError(f"cell type with {group}", cell, entries)
+        return self._array(entries[cell]["file"], entries[cell])
+
+    def _array(self, name: str, entry: dict[str, Any]) -> NDArray[Any]:
+        if name not in self._arrays:
+            self._arrays[name] = _load(check_file(self.path, name, entry, "dataset"))
+        return self._arrays[name]
+
+
+def _load(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError:
+        return np.load(path)  # an array of no elements cannot be mapped

@@ -1,0 +1,122 @@
+"""From a user's files to a dataset: the only place that reads them all.
+
+A new dataset is built beside its target and appears whole. An existing one is extended in place: arrays are added
+first, the manifest that knows them is replaced last, so a killed run leaves the old dataset as it was. One epigenome,
+one TF or one chromosome is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ebert_core.artifacts import (
+    MANIFEST_NAME,
+    build_manifest,
+    exclusive_lock,
+    explain_os_errors,
+    publish_folder,
+    sha256_of,
+)
+from ebert_core.config import PrepareConfig
+from ebert_core.data.builder import DatasetBuilder
+from ebert_core.data.dataset import DATASET_FORMAT, Dataset
+from ebert_core.errors import EbertError, InputError
+from ebert_core.reporting import SILENT, Reporter
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` did: the dataset, and how many tracks of each kind were added or found already there."""
+
+    dataset: Dataset
+    added: dict[str, int]
+    kept: dict[str, int]
+
+
+def prepare(config: PrepareConfig, reporter: Reporter = SILENT) -> Prepared:
+    """Make a dataset, or add what is new to an existing one.
+
+    Raises:
+        EbertError: no genome for a new dataset, another genome or exclusion list for an existing one, or a track of
+            the same name from another file (unless `config.overwrite`).
+        InputError: a fault in any file; then nothing is written.
+    """
+    target = config.output
+    existing = (target / MANIFEST_NAME).is_file()
+    if target.exists() and not existing and any(target.iterdir()):
+        raise EbertError(f"{target} exists and is not a dataset", "choose another folder with --output")
+    fresh = not existing or (config.overwrite and config.genome is not None)
+    if fresh and config.genome is None:
+        raise EbertError(f"there is no dataset in {target} yet", "a new one needs a reference: --genome hg19.fa")
+    with exclusive_lock(target.with_name(f".{target.name}.lock")):
+        if not fresh:
+            dataset = Dataset.open(target)
+            _refuse_other_genome(dataset, config)
+            with _extending(target) as builder_folder:
+                return _fill(
+                    DatasetBuilder(builder_folder, dataset.manifest, reporter, config.overwrite), config, target
+                )
+        with publish_folder(target, overwrite=target.exists()) as staged:
+            builder = DatasetBuilder(staged, _empty_manifest(), reporter, overwrite=False)
+            builder.add_genome(config)
+            filled = _fill(builder, config, target)
+        return Prepared(Dataset.open(target), filled.added, filled.kept)
+
+
+def _empty_manifest() -> dict[str, Any]:
+    body: dict[str, Any] = {"state_model": None, "aliases": {}, "states": {}, "accessibility": {}, "labels": {}}
+    return build_manifest("dataset", DATASET_FORMAT, body)
+
+
+def _refuse_other_genome(dataset: Dataset, config: PrepareConfig) -> None:
+    if config.genome is None:
+        return
+    known = dataset.manifest["sequence"]["source"]
+    if not config.genome.is_file():
+        raise InputError(config.genome, "is not there", "check the path of the genome's FASTA file")
+    wanted = list(dict.fromkeys(config.chroms)) or None
+    if known["sha256"] != sha256_of(config.genome) or (wanted and tuple(wanted) != dataset.assembly.chroms):
+        raise EbertError(
+            f"{dataset.path} was made from another genome or other chromosomes ({known['name']}: "
+            f"{', '.join(dataset.assembly.chroms[:6])})",
+            "pass --overwrite to make it anew, or choose another folder with --output",
+        )
+
+
+@contextlib.contextmanager
+def _extending(target: Path) -> Iterator[Path]:
+    """Let arrays be added to a dataset in place; those of a failed run are removed again."""
+    before = {path for path in target.rglob("*") if path.is_file()}
+    try:
+        with explain_os_errors(target):
+            yield target
+    except BaseException:
+        for path in set(target.rglob("*")) - before:
+            if path.is_file():
+                path.unlink()
+        raise
+
+
+def _fill(builder: DatasetBuilder, config: PrepareConfig, target: Path) -> Prepared:
+    """Add everything the configuration names, then write the manifest."""
+    if config.aliases is not None:
+        builder.add_aliases(config.aliases)
+    if config.exclude and "excluded" in builder.manifest and not builder.same_exclusion(config.exclude):
+        raise EbertError(
+            f"{target} was made with another exclusion list",
+            "labels depend on it: leave --exclude out, or make the dataset anew with --genome and --overwrite",
+        )
+    if "excluded" not in builder.manifest:
+        builder.add_exclusion(config.exclude)
+    if config.states is not None:
+        builder.add_states(config.states, config.state_model)
+    if config.accessibility is not None:
+        builder.add_accessibility(config.accessibility)
+    if config.chip is not None:
+        builder.add_labels(config.chip)
+    builder.finish()
+    return Prepared(Dataset(target, builder.manifest), builder.added, builder.kept)
