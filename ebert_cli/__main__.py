@@ -1,0 +1,3 @@
+from ebert_cli.app import main
+
+main()

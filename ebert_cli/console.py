@@ -1,0 +1,148 @@
+"""Where the command line speaks: data to stdout, everything else to stderr, errors as one line and a hint."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ebert_core.artifacts import explain_os_errors
+from ebert_core.errors import EbertError
+from ebert_core.reporting import Advance, Reporter
+
+P = ParamSpec("P")
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else f"{_short(speed)} {task.fields['unit']}/s", style="dim")
+
+
+def _short(value: float) -> str:
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.1f}{letter}"
+    return f"{value:.1f}"
+
+
+class ConsoleReporter(Reporter):
+    """Draws progress bars on a terminal; in a pipe or a log file prints a line when a task of over 2 s ends."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def log(self, text: str) -> None:
+        if not self.quiet:
+            stderr.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        stderr.print(Text.assemble(("warning: ", "yellow"), text))
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: float, unit: str) -> Iterator[Advance]:
+        if self.quiet:
+            yield lambda amount, note="": None
+        elif stderr.is_terminal:
+            with Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f}%"),
+                _Rate(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", style="dim"),
+                console=stderr,
+                transient=True,
+            ) as bar:
+                row = bar.add_task(description, total=total, unit=unit, note="")
+
+                def advance(amount: float, note: str = "") -> None:
+                    bar.update(row, advance=amount, note=note or bar.tasks[row].fields["note"])
+
+                started = time.monotonic()
+                yield advance
+            self._ended(description, total, unit, time.monotonic() - started)
+        else:
+            started = time.monotonic()
+            yield lambda amount, note="": None
+            self._ended(description, total, unit, time.monotonic() - started)
+
+    def _ended(self, description: str, total: float, unit: str, seconds: float) -> None:
+        if seconds >= 2:
+            self.log(f"{description}: {_short(total)} {unit} in {seconds:.1f} s ({_short(total / seconds)} {unit}/s)")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn what a command raises into a message and an exit code; nothing a user can cause shows a traceback."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        terminated = False
+
+        def on_terminate(number: int, frame: FrameType | None) -> None:
+            nonlocal terminated
+            terminated = True
+            raise KeyboardInterrupt
+
+        previous = signal.signal(signal.SIGTERM, on_terminate)
+        try:
+            with explain_os_errors_of_streams():
+                command(*args, **kwargs)
+        except EbertError as error:
+            print_error(error)
+            raise typer.Exit(EXIT_ERROR) from None
+        except KeyboardInterrupt:
+            stderr.print("interrupted: unfinished outputs were removed, finished ones stay", markup=False)
+            raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from None
+        except MemoryError:
+            print_error(
+                EbertError("not enough memory", "ask for fewer chromosomes with --chrom, or use a larger machine")
+            )
+            raise typer.Exit(EXIT_ERROR) from None
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    return wrapper
+
+
+@contextlib.contextmanager
+def explain_os_errors_of_streams() -> Iterator[None]:
+    """End quietly when the reader of a pipe has gone; explain a full disk wherever it shows."""
+    try:
+        with explain_os_errors("the output"):  # type: ignore[arg-type]
+            yield
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def print_error(error: EbertError) -> None:
+    stderr.print(Text.assemble(("error: ", "bold red"), error.message))
+    if error.hint:
+        stderr.print(Text.assemble(("hint: ", "bold"), error.hint))
+
+
+def split_names(values: list[str] | None) -> list[str]:
+    """`--tf CTCF,MAX --tf REST` -> ['CTCF', 'MAX', 'REST']; empty where the option was not given."""
+    return [name.strip() for value in values or [] for name in value.split(",") if name.strip()]
+
+
+def common_options(**values: Any) -> dict[str, Any]:
+    """Keyword arguments without those that the user left unset."""
+    return {name: value for name, value in values.items() if value is not None}

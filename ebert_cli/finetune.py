@@ -1,0 +1,114 @@
+"""`ebert finetune`: learn where TFs bind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ebert_cli import options
+from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr
+
+NAME = "finetune"
+
+
+@guarded
+def run(
+    tf: Annotated[
+        list[str], typer.Option("--tf", help="TFs, comma-separated, or `all`: one output each on one encoder.")
+    ],
+    dataset: options.DatasetOption = Path("dataset"),
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", help="Checkpoint folder made by `ebert pretrain`.")
+    ] = Path("pretrained"),
+    scratch: Annotated[
+        str | None, typer.Option("--scratch", help="Start from random weights of this preset's shape instead.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Model folder to make. Default: models/ and the TFs' names.")
+    ] = None,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option("--cell", help="Cell types to train on, comma-separated. Default: all with labels."),
+    ] = None,
+    hold_out_cell: Annotated[
+        list[str] | None, typer.Option("--hold-out-cell", help="Cell types whose labels are never read.")
+    ] = None,
+    valid_cell: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--valid-cell", help="Cell types to validate on instead of training on. Default: the trained ones."
+        ),
+    ] = None,
+    chrom: Annotated[
+        list[str] | None, typer.Option("--chrom", "-c", help="Chromosomes to use. Default: all with labels.")
+    ] = None,
+    hold_out_chrom: Annotated[
+        list[str] | None, typer.Option("--hold-out-chrom", help="Chromosomes or regions whose labels are never read.")
+    ] = None,
+    valid_chrom: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--valid-chrom", help="Chromosomes or regions to validate on. Default: 15 % of each training chromosome."
+        ),
+    ] = None,
+    states: Annotated[
+        bool, typer.Option("--states/--no-states", help="Read chromatin states, or show the model unknown states only.")
+    ] = True,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Optimiser steps at most.", show_default="1500")
+    ] = None,
+    config: options.ConfigOption = None,
+    settings: options.SetOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = "auto",
+    threads: options.ThreadsOption = None,
+    overwrite: options.OverwriteOption = False,
+    resume: options.ResumeOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Fine-tune a pre-trained encoder to say where TFs bind.
+
+    Learns from bound and unbound 200-bp bins (one every 50 bp); ambiguous bins are left out. The model of the best
+    validation auPRC is kept, with its calibration and with what it was trained on.
+    """
+    from ebert_core.config import PRESETS, FinetuneConfig, resolve
+    from ebert_core.data.dataset import Dataset
+    from ebert_core.errors import UnknownNameError
+
+    if scratch is not None and scratch not in PRESETS:
+        raise UnknownNameError("preset", scratch, PRESETS)
+    resolved = resolve(FinetuneConfig(use_states=states), config, settings or (), steps=steps, seed=seed)
+    opened = Dataset.open(dataset)
+    valid = options.parse_regions(options.split_regions(valid_chrom), opened.assembly)
+    held_out = options.parse_regions(options.split_regions(hold_out_chrom), opened.assembly)
+    place = options.use_device(device, precision, threads)
+
+    from ebert_core.training.finetune import finetune, starting_encoder
+    from ebert_core.training.finetune_data import FinetuneChoice, choose_data
+    from ebert_core.training.run_folder import RunTarget
+
+    choice = FinetuneChoice(
+        tfs=tuple(split_names(tf)),
+        cells=tuple(split_names(cell)),
+        valid_cells=tuple(split_names(valid_cell)),
+        held_out_cells=tuple(split_names(hold_out_cell)),
+        chroms=tuple(split_names(chrom)),
+        valid=tuple(valid),
+        held_out=tuple(held_out),
+    )
+    data = choose_data(opened, choice)
+    shape = PRESETS[scratch].encoder if scratch else None
+    encoder = starting_encoder(checkpoint, shape, opened.require_state_model(), resolved.seed)
+    target = output or Path("models") / _model_name(data.tfs, everything=choice.tfs == ("all",))
+    finetune(data, resolved, encoder, RunTarget(target, overwrite, resume), place, ConsoleReporter(quiet))
+    if not quiet:
+        stderr.print(f"model: {target}", markup=False)
+
+
+def _model_name(tfs: tuple[str, ...], *, everything: bool) -> str:
+    if everything:
+        return "all"
+    return "+".join(tfs) if len(tfs) <= 4 else f"{tfs[0]}+{len(tfs) - 1}_more"

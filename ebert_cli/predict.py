@@ -1,0 +1,119 @@
+"""`ebert predict`: where a TF binds in a cell type."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ebert_cli import options
+from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr
+
+NAME = "predict"
+
+
+@guarded
+def run(
+    tf: Annotated[list[str], typer.Option("--tf", help="TFs, comma-separated; one pass scores them all.")],
+    cell: Annotated[str, typer.Option("--cell", help="Cell type, for example HepG2, hepg2 or E118.")],
+    dataset: options.DatasetOption = Path("dataset"),
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Model folder. Default: the one under models/ that knows the TFs."),
+    ] = None,
+    chrom: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--chrom", "-c", help="Chromosomes or regions (chr20:1,000,000-2,000,000). Default: the whole genome."
+        ),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option("--regions", help="BED of regions; `-` reads stdin. Bins centred in a region are scored."),
+    ] = None,
+    states: Annotated[
+        Path | None, typer.Option("--states", help="Segmentation of a cell type that the dataset lacks.")
+    ] = None,
+    no_states: Annotated[
+        bool, typer.Option("--no-states", help="Predict from the sequence, with unknown states.")
+    ] = False,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="Folder for TF.CELL.bw, .narrowPeak and .ebert.json; `-` prints BED4 of 200-bp bins."
+        ),
+    ] = "predictions",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", min=0, max=1, help="Probability from which a site is called. Default: the model's best F1."
+        ),
+    ] = None,
+    both_strands: Annotated[
+        bool,
+        typer.Option(
+            "--both-strands/--one-strand", help="Average the two strands' logits, or read one (twice as fast)."
+        ),
+    ] = True,
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = "auto",
+    threads: options.ThreadsOption = None,
+    overwrite: options.OverwriteOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Predict binding: a probability for every 200-bp bin, one every 50 bp.
+
+    Writes a bigWig (a bin's value stands on its central 50 bp) and called sites (narrowPeak). Bins of N only and bins
+    on the exclusion list get no value.
+    """
+    from ebert_core.data.dataset import Dataset
+    from ebert_core.errors import EbertError
+    from ebert_core.genome.regions import whole
+    from ebert_core.io.bed import read_regions
+
+    tfs = split_names(tf)
+    to_stdout = output == "-"
+    if to_stdout and len(tfs) > 1:
+        raise EbertError(f"one stream cannot hold {len(tfs)} TFs", "ask for one TF, or write to a folder with --output")
+    if chrom and regions:
+        raise EbertError("--chrom and --regions were both given", "use one of them")
+    opened = Dataset.open(dataset)
+    chosen = options.parse_regions(options.split_regions(chrom), opened.assembly) if chrom else whole(opened.assembly)
+    reporter = ConsoleReporter(quiet or to_stdout)
+    if regions is not None:
+        chosen, notes = read_regions(regions, opened.assembly)
+        for note in notes:
+            reporter.warn(note)
+    place = options.use_device(device, precision, threads)
+
+    from ebert_core.inference import models, outputs, predictor
+
+    loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
+    tfs = [loaded.tfs[loaded.index(name)] for name in tfs]
+    source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
+    files = [outputs.Outputs.named(Path(output), name, source.name) for name in tfs]
+    if not to_stdout:
+        for item in files:
+            item.refuse_existing(overwrite)
+    if source.flat is None:
+        reporter.warn(f"states of {source.name}: {source.source}")
+    reporter.log(f"device {place.describe()}; model {loaded.path}; states of {source.name}: {source.source}")
+    request = predictor.Request(tuple(tfs), source, tuple(chosen), both_strands)
+    predictions = predictor.predict_chroms(opened, loaded, request, place, reporter)
+    if to_stdout:
+        outputs.write_rows(predictions, sys.stdout)
+        return
+    thresholds = [loaded.manifest["calibration"][name]["threshold"] if threshold is None else threshold for name in tfs]
+    written = outputs.write_predictions(predictions, opened, loaded, request, files, thresholds)
+    if quiet:
+        return
+    coverage = written.coverage
+    stderr.print(
+        f"{coverage.scored:,} bins scored; {coverage.all_n:,} hold only N and {coverage.excluded:,} are excluded: "
+        "these have no value",
+        markup=False,
+    )
+    for item, count, cut in zip(written.outputs, written.num_sites, thresholds, strict=True):
+        stderr.print(f"{item.bigwig}  {item.sites} ({count:,} sites at probability >= {cut:.3g})", markup=False)

@@ -1,0 +1,158 @@
+"""From a model and a cell type to probabilities, one chromosome at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebert_core.config import FinetuneConfig
+from ebert_core.data.dataset import Dataset
+from ebert_core.epigenome.cell_types import resolve_cell
+from ebert_core.epigenome.state_tracks import read_state_track
+from ebert_core.errors import EbertError, UnknownNameError
+from ebert_core.genome.bins import all_bin_starts, scorable
+from ebert_core.genome.regions import Region
+from ebert_core.inference.models import LoadedModel
+from ebert_core.inference.scan import model_score, scan
+from ebert_core.model.device import Device
+from ebert_core.reporting import SILENT, Reporter
+from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
+
+_BATCH_WINDOWS: Final = 8
+
+
+@dataclass(frozen=True)
+class CellStates:
+    """Where the states of the asked cell type come from.
+
+    Attributes:
+        name: of the cell type, for file names and manifests.
+        flat: state codes on the flat axis, or None: predicted with unknown states.
+        source: in words.
+    """
+
+    name: str
+    flat: NDArray[np.uint8] | None
+    source: str
+
+
+def cell_states(dataset: Dataset, model: LoadedModel, cell: str, states: Path | None, *, no_states: bool) -> CellStates:
+    """The states of a cell type: from the dataset, from a segmentation file, or none at all.
+
+    Raises:
+        UnknownNameError: the dataset does not know the cell type and no other source was named.
+    """
+    reads_states = FinetuneConfig(**model.manifest["config"]).use_states
+    if no_states or not reads_states:
+        why = "asked for" if no_states else "the model was trained without states"
+        return CellStates(cell, None, f"none ({why})")
+    if states is not None:
+        track = read_state_track(states, dataset.assembly, dataset.require_state_model())
+        return CellStates(cell, track.codes, str(states))
+    try:
+        name = resolve_cell(cell, dataset.cells, dataset.aliases)
+    except UnknownNameError as error:
+        more = "or pass its segmentation with --states FILE, or --no-states to predict without"
+        raise EbertError(error.message, f"{error.hint}; {more}") from None
+    if name not in dataset.state_cells:
+        return CellStates(name, None, "none (the dataset has no states of this cell type)")
+    return CellStates(name, dataset.flat_states(name), f"dataset {dataset.path}")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many bins were scored, and how many were not and why."""
+
+    scored: int = 0
+    all_n: int = 0
+    excluded: int = 0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(self.scored + other.scored, self.all_n + other.all_n, self.excluded + other.excluded)
+
+
+def wanted_bins(dataset: Dataset, chrom: str, regions: Sequence[Region]) -> tuple[NDArray[np.bool_], Coverage]:
+    """Bins of a chromosome to score: in a region by their centre, with a known base, not excluded; shape (N,).
+
+    A region under 50 bp is widened to the 50 bp around its middle, so that it holds a bin's centre.
+    """
+    starts = all_bin_starts(dataset.assembly.length(chrom))
+    inside = np.zeros(len(starts), dtype=bool)
+    for region in regions:
+        middle = (region.start + region.end) // 2
+        low, high = min(region.start, middle - STRIDE_BP // 2), max(region.end, middle + STRIDE_BP // 2)
+        first = max(0, -(-(low - BIN_BP // 2) // STRIDE_BP))
+        last = max(0, -(-(high - BIN_BP // 2) // STRIDE_BP))
+        inside[first:last] = True
+    codes = dataset.sequence(chrom)
+    fit = scorable(codes, starts, dataset.excluded(chrom))
+    empty = np.empty(0, dtype=np.int64)
+    with_bases = scorable(codes, starts, (empty, empty))
+    coverage = Coverage(
+        scored=int((inside & fit).sum()),
+        all_n=int((inside & ~with_bases).sum()),
+        excluded=int((inside & with_bases & ~fit).sum()),
+    )
+    return inside & fit, coverage
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities of one chromosome.
+
+    Attributes:
+        chrom: its name.
+        probabilities: float32 (N, T) for the bins at strides 0, 1, ...; NaN where not scored.
+        coverage: what was scored.
+    """
+
+    chrom: str
+    probabilities: NDArray[np.float32]
+    coverage: Coverage
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to predict.
+
+    Attributes:
+        tfs: in the order of the outputs' columns.
+        cell: cell type and its states.
+        regions: bins centred in them are scored.
+        both_strands: average the logits of the two strands.
+    """
+
+    tfs: tuple[str, ...]
+    cell: CellStates
+    regions: tuple[Region, ...]
+    both_strands: bool = True
+
+
+def predict_chroms(
+    dataset: Dataset, model: LoadedModel, request: Request, device: Device, reporter: Reporter = SILENT
+) -> Iterator[Prediction]:
+    """Score the regions, one chromosome after the other in the assembly's order."""
+    tfs, cell, regions = request.tfs, request.cell, request.regions
+    columns = [model.index(tf) for tf in tfs]
+    score = model_score(model.module, device, both_strands=request.both_strands)
+    geometry = model.geometry()
+    chroms = [chrom for chrom in dataset.assembly.chroms if any(region.chrom == chrom for region in regions)]
+    wanted = {chrom: wanted_bins(dataset, chrom, [r for r in regions if r.chrom == chrom]) for chrom in chroms}
+    total = sum(coverage.scored for _, coverage in wanted.values())
+    with reporter.task(f"scanning {cell.name}", total, "bins") as advance:
+        for chrom in chroms:
+            bins_wanted, coverage = wanted[chrom]
+            result = np.full((len(bins_wanted), len(tfs)), np.nan, dtype=np.float32)
+            first = dataset.assembly.offset(chrom) // STATE_BIN_BP
+            length = -(-dataset.assembly.length(chrom) // STATE_BIN_BP)
+            states = None if cell.flat is None else cell.flat[first : first + length]
+            for bins, logits in scan(score, dataset.sequence(chrom), states, bins_wanted, geometry, _BATCH_WINDOWS):
+                for place, column in enumerate(columns):
+                    result[bins, place] = model.calibration(model.tfs[column]).probabilities(logits[:, column])
+                advance(len(bins), chrom)
+            yield Prediction(chrom, result, coverage)

@@ -1,0 +1,114 @@
+"""Checkpoints and models on disk: weights in safetensors, everything else in the manifest.
+
+A checkpoint (of `ebert pretrain`) holds the encoder and the masked-language head; a model (of `ebert finetune`) holds
+the encoder and the binding head, and remembers TFs, cell types, regions, assembly, vocabularies and calibration.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ebert_core.artifacts import MANIFEST_NAME, build_manifest, check_file, file_entry, read_manifest, write_json
+from ebert_core.config import EncoderConfig
+from ebert_core.epigenome.state_models import StateModel
+from ebert_core.errors import EbertError, InputError
+from ebert_core.model.encoder import Encoder
+from ebert_core.model.heads import BindingHead, MaskedLanguageHead
+from ebert_core.vocabulary import BASES
+
+CHECKPOINT_FORMAT: Final = 1
+MODEL_FORMAT: Final = 1
+WEIGHTS_FILE: Final = "weights.safetensors"
+
+
+class PretrainingModel(nn.Module):
+    """Encoder and masked-language head."""
+
+    def __init__(self, config: EncoderConfig, num_states: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(config, num_states)
+        self.head = MaskedLanguageHead(config, num_states)
+
+
+class BindingModel(nn.Module):
+    """Encoder and binding head; forward gives the logits of the bins of a window."""
+
+    def __init__(self, encoder: Encoder, num_tfs: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = BindingHead(encoder.config, num_tfs)
+
+    def forward(self, bases: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Bases (B, W) and states (B, W / 200) -> logits (B, n - 3, T)."""
+        logits: torch.Tensor = self.head(self.encoder(bases, states))
+        return logits
+
+
+def vocabulary_entry(config: EncoderConfig, state_model: StateModel) -> dict[str, Any]:
+    """What a manifest says of the tokens."""
+    return {"bases": BASES, "token_bp": config.token_bp, "state_model": state_model.to_json()}
+
+
+def save(folder: Path, kind: str, module: nn.Module, body: dict[str, Any]) -> None:
+    """Write weights and manifest into an empty folder (the caller publishes it)."""
+    weights = folder / WEIGHTS_FILE
+    save_weights(module.state_dict(), weights)
+    version = {"checkpoint": CHECKPOINT_FORMAT, "model": MODEL_FORMAT}[kind]
+    manifest = build_manifest(kind, version, {**body, "files": {WEIGHTS_FILE: file_entry(weights)}})
+    write_json(folder / MANIFEST_NAME, manifest)
+
+
+def save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Tensors by name into one safetensors file."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file; `InputError` where it is damaged."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(path, f"is not a whole safetensors file ({error})", "make it anew") from None
+
+
+def read_checkpoint(folder: Path) -> tuple[PretrainingModel, StateModel, dict[str, Any]]:
+    """A pre-trained checkpoint: (modules on the CPU, its state model, its manifest)."""
+    manifest = read_manifest(folder, "checkpoint", CHECKPOINT_FORMAT)
+    state_model = StateModel.from_json(manifest["vocabulary"]["state_model"])
+    module = PretrainingModel(EncoderConfig(**manifest["config"]["encoder"]), len(state_model.states))
+    _fill(module, folder, manifest, "checkpoint")
+    return module, state_model, manifest
+
+
+def read_model(folder: Path) -> tuple[BindingModel, StateModel, dict[str, Any]]:
+    """A fine-tuned model: (modules on the CPU in evaluation mode, its state model, its manifest)."""
+    manifest = read_manifest(folder, "model", MODEL_FORMAT)
+    state_model = StateModel.from_json(manifest["vocabulary"]["state_model"])
+    encoder = Encoder(EncoderConfig(**manifest["encoder"]), len(state_model.states))
+    module = BindingModel(encoder, len(manifest["tfs"]))
+    _fill(module, folder, manifest, "model")
+    return module.eval(), state_model, manifest
+
+
+def _fill(module: nn.Module, folder: Path, manifest: dict[str, Any], kind: str) -> None:
+    path = check_file(folder, WEIGHTS_FILE, manifest["files"][WEIGHTS_FILE], kind)
+    try:
+        module.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        raise InputError(path, f"does not fit its manifest: {str(error).splitlines()[-1].strip()}") from None
+
+
+def require_same_states(found: StateModel, expected: StateModel, what: str) -> None:
+    """Refuse to join a model and states of different alphabets."""
+    if found != expected:
+        raise EbertError(
+            f"{what} knows the {len(found.states)} states of {found.name}, the data have the "
+            f"{len(expected.states)} states of {expected.name}",
+            "use a checkpoint and data of one state model: pre-train on this dataset, or prepare states of that model",
+        )
