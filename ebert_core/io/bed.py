@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,9 @@ from ebert_core.genome.regions import Region
 from ebert_core.io.text import Table, read_table
 
 _SIGNAL_COLUMN: Final = 6
+# Column 7 is signalValue in narrowPeak (10 columns) and in the IDR program's output (20); in BED7 to BED12 it is
+# thickStart.
+_WIDTHS_WITH_SIGNAL: Final = (10, 20)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ def read_rows(path: Path, assembly: Assembly, *, num_columns: int = 3) -> Rows:
     if not any(resolved):
         raise InputError(
             path,
-            f"names chromosomes such as {names[0]!r}; the genome has {', '.join(assembly.chroms[:4])}",
-            "the two files share no chromosome: check that both are of the same assembly",
+            f"has no row on the genome's chromosomes ({_few(assembly.chroms)}); it names {_few(names)}",
+            "check that both are of the same assembly, and which chromosomes were chosen",
         )
     index = np.array([assembly.index(name) if name else -1 for name in resolved])[codes]
     _check_intervals(table, assembly, index, starts, ends)
@@ -101,7 +104,7 @@ def _check_intervals(
         raise table.error(
             row,
             f"end {ends[row]:,} is past the end of {assembly.chroms[chrom[row]]} ({lengths[row]:,} bp){guess}",
-            f"the genome's assembly is {assembly.name}: use a file of the same assembly",
+            f"the genome is {assembly.name}: use a file of the same assembly, or mend the row",
         )
 
 
@@ -136,10 +139,11 @@ class Peaks:
 
 
 def read_peaks(path: Path, assembly: Assembly) -> Peaks:
-    """Peaks from BED3 to BED12, narrowPeak (10 columns) or the IDR program's output (20 columns)."""
+    """Peaks from BED3 to BED12, broadPeak, narrowPeak (10 columns) or the IDR program's output (20 columns)."""
     rows = read_rows(path, assembly, num_columns=_SIGNAL_COLUMN + 1)
-    has_signal = bool((rows.table.widths > _SIGNAL_COLUMN).all())
-    signal = rows.table.floats(_SIGNAL_COLUMN, "signalValue")[rows.row] if has_signal else np.ones(len(rows.row))
+    signal = np.ones(len(rows.row))
+    if _has_signal(rows.table):
+        signal = rows.table.floats(_SIGNAL_COLUMN, "signalValue")[rows.row]
     intervals, signals = {}, {}
     for index in np.unique(rows.chrom):
         here = np.flatnonzero(rows.chrom == index)
@@ -147,6 +151,12 @@ def read_peaks(path: Path, assembly: Assembly) -> Peaks:
         intervals[assembly.chroms[index]] = (rows.starts[here], rows.ends[here])
         signals[assembly.chroms[index]] = signal[here]
     return Peaks(assembly, intervals, signals, reading_notes(rows))
+
+
+def _has_signal(table: Table) -> bool:
+    if "peak" in table.path.name.lower():
+        return bool((table.widths > _SIGNAL_COLUMN).all())
+    return bool(np.isin(table.widths, _WIDTHS_WITH_SIGNAL).all())
 
 
 def read_regions(path: Path, assembly: Assembly) -> tuple[list[Region], list[str]]:
@@ -165,13 +175,15 @@ def reading_notes(rows: Rows) -> list[str]:
     if rows.renamed:
         notes.append(f"{rows.table.path.name}: chromosome names were reconciled ({rows.renamed})")
     if rows.dropped:
-        names = sorted(rows.dropped)
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         notes.append(
             f"{rows.table.path.name}: {sum(rows.dropped.values()):,} rows lie on chromosomes that the genome lacks "
-            f"({', '.join(names[:4])}{more}) and were left out"
+            f"({_few(sorted(rows.dropped))}) and were left out"
         )
     return notes
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def merged_regions(

@@ -52,7 +52,9 @@ def find_experiments(source: Path) -> tuple[list[ChipExperiment], list[str]]:
 
 def _from_folder(folder: Path) -> tuple[list[ChipExperiment], list[str]]:
     files = sorted(
-        path for path in folder.iterdir() if path.is_file() and re.search(f"{_ENDING}$", path.name, re.IGNORECASE)
+        path
+        for path in folder.iterdir()
+        if path.is_file() and re.search(f"{_ENDING}$", path.name, re.IGNORECASE) and path.name[0] != "."
     )
     if not files:
         raise EbertError(

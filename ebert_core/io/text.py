@@ -17,11 +17,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.errors import InputError
+from ebert_core.errors import InputError, suggestion
 
 _TAB: Final = 9
 _NEWLINE: Final = 10
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+# The empty block that ends every bgzip file (SAM specification, 4.1.2): without it, blocks may be missing.
+BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _HEADER_WORDS: Final = (b"#", b"track", b"browser")
 _MAX_DIGITS: Final = 18
 
@@ -40,15 +43,25 @@ def read_bytes(path: Path) -> bytes:
         except PermissionError:
             raise InputError(path, "may not be read", "check the file's permissions") from None
     if data[:2] == _GZIP_MAGIC:
-        try:
-            return gzip.decompress(data)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise InputError(
-                path, "is a truncated or damaged gzip file", "copy or download it again (`gzip -t` tests it)"
-            ) from None
-    if path.suffix in (".gz", ".bgz"):
-        raise InputError(path, "is called .gz but is not gzip", "copy or download it again, or rename it")
-    return data
+        data = _inflated(data, path)
+    elif path.suffix in (".gz", ".bgz"):
+        raise InputError(path, f"is called {path.suffix} but is not gzip", "copy or download it again, or rename it")
+    return data.removeprefix(_BYTE_ORDER_MARK)
+
+
+def _inflated(data: bytes, path: Path) -> bytes:
+    hint = "copy or download it again (`gzip -t` tests it)"
+    if is_bgzip(data) and not data.endswith(BGZIP_END):
+        raise InputError(path, "is a truncated bgzip file: its last block is missing", hint)
+    try:
+        return gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(path, "is a truncated or damaged gzip file", hint) from None
+
+
+def is_bgzip(head: bytes) -> bool:
+    """Whether a file's first 18 bytes are those of bgzip, which can be read at random places."""
+    return head[:4] == BGZIP_END[:4] and head[12:14] == b"BC"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -108,7 +121,11 @@ class Table:
             values = np.where(present, values * 10 + digits, values)
         if bad.any():
             row = int(np.argmax(bad))
-            raise self.error(row, f"{name} is {self.text(row, column)!r}, expected a whole number")
+            raise self.error(
+                row,
+                f"{name} is {self.text(row, column)!r}, expected a whole number",
+                "begin a header line with '#'" if row == 0 else "mend or remove the row",
+            )
         return np.where(negative, -values, values)
 
     def floats(self, column: int, name: str) -> NDArray[np.float64]:
@@ -121,7 +138,9 @@ class Table:
                 try:
                     float(self.text(row, column))
                 except ValueError:
-                    raise self.error(row, f"{name} is {self.text(row, column)!r}, expected a number") from None
+                    raise self.error(
+                        row, f"{name} is {self.text(row, column)!r}, expected a number", "mend or remove the row"
+                    ) from None
             raise
 
     def texts(self, column: int) -> NDArray[np.bytes_]:
@@ -136,7 +155,8 @@ class Table:
         """(distinct texts, index of each row's text among them)."""
         texts = self.texts(column)
         # Neighbouring rows mostly agree (files are sorted by chromosome); compare once per run, not once per row.
-        run = np.concatenate([[True], texts[1:] != texts[:-1]])
+        run = np.ones(len(texts), dtype=bool)
+        run[1:] = texts[1:] != texts[:-1]
         distinct, codes = np.unique(texts[run], return_inverse=True)
         return [name.decode("utf-8", "replace") for name in distinct], codes[np.cumsum(run) - 1]
 
@@ -181,7 +201,8 @@ def parse_table(content: bytes, path: Path, num_columns: int, *, min_columns: in
     if (widths < least).any():
         row = int(np.argmax(widths < least))
         found = data[line_starts[row] : line_ends[row]].tobytes().decode("utf-8", "replace")
-        hint = "separate the columns with tabs, not spaces" if " " in found and widths[row] == 1 else ""
+        spaced = " " in found and widths[row] == 1
+        hint = "separate the columns with tabs, not spaces" if spaced else "mend or remove the row"
         raise table.error(row, f"has {widths[row]} column(s), expected at least {least} separated by tabs", hint)
     return table
 
@@ -192,7 +213,7 @@ def _data_lines(
     """Indices of the lines that are neither blank nor a header or comment."""
     initials = data[np.minimum(starts, len(data) - 1)]
     keep = ends > starts
-    for row in np.flatnonzero(keep & np.isin(initials, np.frombuffer(b"#tb ", dtype=np.uint8))):
+    for row in np.flatnonzero(keep & np.isin(initials, np.frombuffer(b"#tb \t", dtype=np.uint8))):
         line = content[starts[row] : ends[row]]
         if not line.strip() or line.startswith(b"#") or line.split()[0] in _HEADER_WORDS:
             keep[row] = False
@@ -203,7 +224,8 @@ def read_sheet(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     """A small TSV with a header line: (line number, row by column name) for every data row.
 
     Raises:
-        InputError: a required column is missing, an unknown one is there, or a row has another number of fields.
+        InputError: a required column is missing, given twice or empty in a row, an unknown one is there, or a row has
+            another number of fields.
     """
     rows: list[tuple[int, dict[str, str]]] = []
     header: list[str] | None = None
@@ -215,18 +237,32 @@ def read_sheet(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
             header = fields
             if missing := [name for name in columns if name not in header]:
                 raise InputError(
-                    path, f"has no column {missing[0]!r}, expected {', '.join([*columns, *optional])}", line=number
+                    path,
+                    f"has no column {missing[0]!r}, expected {', '.join([*columns, *optional])}",
+                    "the first line names the columns, separated by tabs",
+                    line=number,
                 )
+            if twice := [name for name in header if header.count(name) > 1]:
+                raise InputError(path, f"has the column {twice[0]!r} twice", "keep one of the two", line=number)
             if extra := [name for name in header if name not in (*columns, *optional)]:
                 raise InputError(
                     path,
                     f"has an unknown column {extra[0]!r}, expected {', '.join([*columns, *optional])}",
+                    suggestion(extra[0], (*columns, *optional)) or "remove the column",
                     line=number,
                 )
             continue
         if len(fields) != len(header):
-            raise InputError(path, f"has {len(fields)} fields, the header has {len(header)}", line=number)
-        rows.append((number, dict(zip(header, fields, strict=True))))
+            raise InputError(
+                path,
+                f"has {len(fields)} field(s), the header has {len(header)}",
+                "separate the fields by single tabs",
+                line=number,
+            )
+        row = dict(zip(header, fields, strict=True))
+        if empty := [name for name in columns if not row[name]]:
+            raise InputError(path, f"has no {empty[0]} in this row", "fill in every required column", line=number)
+        rows.append((number, row))
     if not rows:
         raise InputError(path, "has no rows", f"expected a header line ({', '.join(columns)}) and one line per file")
     return rows
