@@ -5,12 +5,18 @@ Legend: B windows, L tokens, D width, M state bins, S states, T TFs, n strides o
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ebert_core.config import EncoderConfig
+from ebert_core.model.encoder import initialise_linear
 from ebert_core.vocabulary import BIN_BP, NUM_BASES, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
+
+_INITIAL_LOGIT: Final = -2.5
 
 
 class MaskedLanguageHead(nn.Module):
@@ -28,8 +34,7 @@ class MaskedLanguageHead(nn.Module):
         self.states = nn.Linear(config.width, num_states)
         for layer in (self.bases[0], self.bases[3], self.states):
             assert isinstance(layer, nn.Linear)
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+            initialise_linear(layer)
 
     def base_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B, L, D) and bool (B, L) -> logits of the masked tokens' bases, (masked tokens, token_bp, 4)."""
@@ -55,8 +60,9 @@ class BindingHead(nn.Module):
         self.out = nn.Linear(config.width, num_tfs)
         self.place = nn.Parameter(torch.zeros(STRIDES_PER_BIN))
         for layer in (self.hidden, self.out):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+            initialise_linear(layer)
+        # Few bins are bound; a head that begins by saying so does not spend its first steps on it.
+        nn.init.constant_(self.out.bias, _INITIAL_LOGIT - math.log(STRIDES_PER_BIN))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, L, D) -> logits (B, n - 3, T) of the bins that begin at strides 0 .. n - 4 of the window."""
