@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -36,9 +37,11 @@ def _root(
 
 
 for command in (prepare, pretrain, finetune, predict, evaluate, demo):
-    app.command(command.NAME)(command.run)
+    # A terminal wraps paragraphs anew; the line ends of the source would stay in the middle of its lines.
+    paragraphs = (inspect.getdoc(command.run) or "").split("\n\n")
+    app.command(command.NAME, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(command.run)
 
 
 def main() -> None:
     """Entry point of the `ebert` script and of `python -m ebert_cli`."""
-    app()
+    app(prog_name="ebert")

@@ -106,6 +106,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except EbertError as error:
             print_error(error)
             raise typer.Exit(EXIT_ERROR) from None
+        except OSError as error:
+            print_error(EbertError(f"{error.filename or 'a file'}: {error.strerror or error}", "check that path"))
+            raise typer.Exit(EXIT_ERROR) from None
         except KeyboardInterrupt:
             stderr.print("interrupted: unfinished outputs were removed, finished ones stay", markup=False)
             raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -13,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebert_cli import options
-from ebert_cli.console import ConsoleReporter, guarded, stderr
+from ebert_cli.console import ConsoleReporter, guarded, stderr, stdout
 
 if TYPE_CHECKING:
     from ebert_core.simulation.world import World
 
 NAME = "demo"
 # Enough to show the effect in minutes on two cores; a real run has the presets' own lengths.
-_PRETRAIN_STEPS, _FINETUNE_STEPS = 300, 500
+_PRETRAIN_STEPS, _FINETUNE_STEPS = 200, 800
 
 
 @guarded
@@ -47,17 +48,14 @@ def run(
 
     started = time.monotonic()
     refuse_existing(output, overwrite)
-    if output.exists():
-        import shutil
-
-        shutil.rmtree(output)
-    output.mkdir(parents=True)
+    _clear(output)
     stderr.print(f"building the demo world in {output / 'world'} (seed {seed})", markup=False)
     world = build_world(WorldConfig(seed=seed), output / "world", reporter=ConsoleReporter())
     for arguments in _commands(world, output, seed, pretrain_steps, finetune_steps):
         if threads and arguments[0] in ("pretrain", "finetune", "predict"):
             arguments += ["--threads", str(threads)]
         _show_and_run(arguments, output)
+    _show_summary(output / "report" / "report.json")
     stderr.print(f"\nthe demo took {time.monotonic() - started:.0f} s; look at", markup=False)
     tf, cell = world.tfs[0], world.config.test_cell
     for what, path in (
@@ -66,6 +64,21 @@ def run(
         ("sites", f"predictions/{tf}.{cell}.narrowPeak"),
     ):
         stderr.print(f"  {what:7} {output / path}", markup=False)
+
+
+def _clear(folder: Path) -> None:
+    """Empty a folder that holds an earlier demo, and nothing else."""
+    import shutil
+
+    from ebert_core.artifacts import explain_os_errors
+    from ebert_core.errors import EbertError
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / "world").is_dir():
+        raise EbertError(f"{folder} holds something else than a demo", "choose another folder with --output")
+    with explain_os_errors(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
 
 
 def _commands(world: World, output: Path, seed: int, pretrain_steps: int, finetune_steps: int) -> Iterator[list[str]]:
@@ -91,10 +104,42 @@ def _commands(world: World, output: Path, seed: int, pretrain_steps: int, finetu
     yield ["evaluate", "--chrom", chrom, "--motifs", str(place / world.motifs.name), *compare]
 
 
+def _show_summary(report: Path) -> None:
+    """One row per TF: what was reached in the held-out cell type and chromosome, beside what can be."""
+    from rich.table import Table
+
+    from ebert_core.artifacts import read_json
+
+    table = Table(title="auPRC in a cell type and on a chromosome never trained on", title_justify="left", box=None)
+    columns = ("EBERT", "without states", "best motif hit", "best baseline", "best reachable", "share reached")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for evaluation in read_json(report)["evaluations"]:
+        auprc = {row["name"]: row["measures"]["auprc"] for row in evaluation["rows"]}
+        ours = auprc[f"{evaluation['tf']}.{evaluation['cell']}.bw"]
+        baselines = [row["measures"]["auprc"] for row in evaluation["rows"] if row["kind"] == "baseline"]
+        reachable = auprc["best reachable"]
+        figures = (ours, auprc["without states"], auprc["best motif hit"], max(baselines), reachable)
+        table.add_row(evaluation["tf"], *(f"{value:.3f}" for value in figures), f"{ours / reachable:.0%}")
+    stdout.print()
+    stdout.print(table)
+
+
 def _show_and_run(arguments: list[str], folder: Path) -> None:
-    """Print the command as typed, run it in `folder`, and stop the demo where it fails."""
+    """Print the command as typed, run it in `folder`, tell what it took, and stop the demo where it fails."""
     stderr.print(f"\n$ ebert {shlex.join(arguments)}", markup=False, style="bold")
     sys.stdout.flush()
-    done = subprocess.run([sys.executable, "-m", "ebert_cli", *arguments], cwd=folder, check=False)
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    started = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-m", "ebert_cli", *arguments], cwd=folder)
+    try:
+        _, status, usage = os.wait4(child.pid, 0)
+    except KeyboardInterrupt:
+        # The terminal sent the signal to the command too; it removes what it left unfinished.
+        child.wait()
+        raise
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        raise typer.Exit(code if code > 0 else 128 - code)
+    megabytes = usage.ru_maxrss * 1024 / 1e6
+    stderr.print(f"({arguments[0]}: {time.monotonic() - started:.1f} s, {megabytes:,.0f} MB at most)", style="dim")

@@ -57,7 +57,7 @@ def run(
         bool, typer.Option("--states/--no-states", help="Read chromatin states, or show the model unknown states only.")
     ] = True,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimiser steps at most.", show_default="1500")
+        int | None, typer.Option("--steps", min=1, help="Optimiser steps at most.", show_default="4000")
     ] = None,
     config: options.ConfigOption = None,
     settings: options.SetOption = None,
@@ -74,16 +74,23 @@ def run(
     Learns from bound and unbound 200-bp bins (one every 50 bp); ambiguous bins are left out. The model of the best
     validation auPRC is kept, with its calibration and with what it was trained on.
     """
-    from ebert_core.config import PRESETS, FinetuneConfig, resolve
+    from ebert_core.artifacts import CHECKPOINT_FORMAT, MANIFEST_NAME, read_manifest
+    from ebert_core.config import PRESETS, encoder_of, finetune_defaults, resolve
     from ebert_core.data.dataset import Dataset
     from ebert_core.errors import UnknownNameError
 
     if scratch is not None and scratch not in PRESETS:
         raise UnknownNameError("preset", scratch, PRESETS)
-    resolved = resolve(FinetuneConfig(use_states=states), config, settings or (), steps=steps, seed=seed)
     opened = Dataset.open(dataset)
     valid = options.parse_regions(options.split_regions(valid_chrom), opened.assembly)
     held_out = options.parse_regions(options.split_regions(hold_out_chrom), opened.assembly)
+    if scratch is None:
+        manifest = read_manifest(checkpoint, "checkpoint", CHECKPOINT_FORMAT)
+        shape = encoder_of(manifest, checkpoint / MANIFEST_NAME)
+    else:
+        shape = PRESETS[scratch].encoder
+    defaults = finetune_defaults(shape).model_copy(update={"use_states": states})
+    resolved = resolve(defaults, config, settings or (), steps=steps, seed=seed)
     place = options.use_device(device, precision, threads)
 
     from ebert_core.training.finetune import finetune, starting_encoder
@@ -100,9 +107,10 @@ def run(
         held_out=tuple(held_out),
     )
     data = choose_data(opened, choice)
-    shape = PRESETS[scratch].encoder if scratch else None
-    encoder = starting_encoder(checkpoint, shape, opened.require_state_model(), resolved.seed)
-    target = output or Path("models") / _model_name(data.tfs, everything=choice.tfs == ("all",))
+    encoder = starting_encoder(None if scratch else checkpoint, shape, opened.require_state_model(), resolved.seed)
+    target = output or Path("models") / _model_name(
+        data.tfs, everything=[name.casefold() for name in choice.tfs] == ["all"]
+    )
     finetune(data, resolved, encoder, RunTarget(target, overwrite, resume), place, ConsoleReporter(quiet))
     if not quiet:
         stderr.print(f"model: {target}", markup=False)

@@ -73,7 +73,9 @@ def run(
     from ebert_core.genome.regions import whole
     from ebert_core.io.bed import read_regions
 
-    tfs = split_names(tf)
+    tfs = list(dict.fromkeys(split_names(tf)))
+    if not tfs:
+        raise EbertError("no TF was named", "name one with --tf, for example --tf CTCF")
     to_stdout = output == "-"
     if to_stdout and len(tfs) > 1:
         raise EbertError(f"one stream cannot hold {len(tfs)} TFs", "ask for one TF, or write to a folder with --output")
@@ -91,12 +93,14 @@ def run(
     from ebert_core.inference import models, outputs, predictor
 
     loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
-    tfs = [loaded.tfs[loaded.index(name)] for name in tfs]
+    tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
     source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
     files = [outputs.Outputs.named(Path(output), name, source.name) for name in tfs]
     if not to_stdout:
         for item in files:
             item.refuse_existing(overwrite)
+    for note in source.notes:
+        reporter.warn(note)
     if source.flat is None:
         reporter.warn(f"states of {source.name}: {source.source}")
     reporter.log(f"device {place.describe()}; model {loaded.path}; states of {source.name}: {source.source}")

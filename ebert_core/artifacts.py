@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -25,6 +26,12 @@ from ebert_core.errors import EbertError, InputError, OutputExistsError
 
 MANIFEST_NAME: Final = "ebert.json"
 SIDECAR_SUFFIX: Final = ".ebert.json"
+# One number per kind; it grows when a reader of the old format would go wrong.
+DATASET_FORMAT: Final = 1
+CHECKPOINT_FORMAT: Final = 1
+MODEL_FORMAT: Final = 1
+_PARTIAL: Final = ".partial-"
+_REPLACED: Final = ".replaced"
 _CHUNK_BYTES: Final = 1 << 22
 
 # kind -> the command that makes it; what a reader's error tells the user to run.
@@ -74,11 +81,13 @@ def check_manifest(manifest: Any, path: Path, kind: str, format_version: int) ->
     if not isinstance(manifest, dict) or "kind" not in manifest:
         raise InputError(path, "is not an ebert manifest", rebuild)
     if manifest["kind"] != kind:
-        raise InputError(path, f"holds a {manifest['kind']}, expected a {kind}", rebuild)
-    if manifest["format_version"] != format_version:
+        raise InputError(
+            path, f"holds a {manifest['kind']}, expected a {kind}", f"name a {kind}; `{MADE_BY[kind]}` makes one"
+        )
+    if manifest.get("format_version") != format_version:
         raise InputError(
             path,
-            f"has format version {manifest['format_version']}, this program reads version {format_version}",
+            f"has format version {manifest.get('format_version')}, this program reads version {format_version}",
             rebuild,
         )
     return manifest
@@ -89,7 +98,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise InputError(path, f"is not valid JSON ({error.msg})", line=error.lineno) from None
+        raise InputError(
+            path, f"is not valid JSON ({error.msg})", "the file was changed or damaged; make it anew", line=error.lineno
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(path, "is not text", "the file was changed or damaged; make it anew") from None
 
 
 def read_manifest(folder: Path, kind: str, format_version: int) -> dict[str, Any]:
@@ -131,14 +144,13 @@ def publish_file(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it becomes `target` when the block ends without an error."""
     refuse_existing(target, overwrite)
     staged = _staging(target)
-    try:
-        with explain_os_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+    with explain_os_errors(target), _parents_of(target):
+        try:
             yield staged
             _flush(staged)
             os.replace(staged, target)
-    finally:
-        staged.unlink(missing_ok=True)
+        finally:
+            _remove(staged)
 
 
 @contextlib.contextmanager
@@ -149,58 +161,91 @@ def publish_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     refuse_existing(target, overwrite)
     staged = _staging(target)
-    try:
-        with explain_os_errors(target):
-            staged.mkdir(parents=True)
+    replaced = staged.with_name(f"{staged.name}{_REPLACED}")
+    with explain_os_errors(target), _parents_of(target):
+        try:
+            _remove(staged)  # left by a killed run of this process number; in a container numbers come again
+            staged.mkdir()
             yield staged
             for path in staged.rglob("*"):
                 if path.is_file():
                     _flush(path)
-            replaced = staged.with_name(f"{staged.name}.replaced")
             if target.exists():
                 os.replace(target, replaced)
             os.replace(staged, target)
-            _remove(replaced)
-    finally:
-        _remove(staged)
+        finally:
+            _settle(target, replaced)
+            _remove(staged)
 
 
 @contextlib.contextmanager
 def explain_os_errors(target: Path) -> Iterator[None]:
     """Turn the faults of the file system into errors that say what to do; the caller removes the partial output."""
+    # What is staged is called by the name that it would have had.
+    shown = re.sub(rf"(^|/)\.([^/]+){re.escape(_PARTIAL)}\d+", r"\1\2", str(target))
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EbertError(
-                f"no space left on the device while writing {target}",
+                f"no space left on the device while writing {shown}",
                 "free some space or choose another place with --output; nothing finished earlier was lost",
             ) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise EbertError(
-                f"not allowed to write {target}", "choose a folder that you may write to, with --output"
+                f"not allowed to write {shown}", "choose a folder that you may write to, with --output"
             ) from None
         raise
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold `path` as a lock file, so that two runs cannot write the same artifact; the second is refused at once."""
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
-    with handle:
+def exclusive_lock(target: Path) -> Iterator[Path]:
+    """Keep other runs from writing `target` meanwhile, by a lock file beside it; the second run is refused at once.
+
+    What killed runs left beside `target` is removed first. Yields `target`.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(target):
+            stack.enter_context(_parents_of(target))
+            handle = stack.enter_context(path.open("w"))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EbertError(
-                f"another run is writing {path.parent}", "wait until it ends, or choose another --output"
-            ) from None
+            # A run that ended between our opening and our locking has removed the file that we hold.
+            lost = path.stat().st_ino != os.fstat(handle.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            lost = True
+        if lost:
+            raise EbertError(f"another run is writing {target}", "wait until it ends, or choose another --output")
+        stack.callback(path.unlink, missing_ok=True)
+        for left in sorted(target.parent.iterdir()):
+            if left.name.startswith(f".{target.name}{_PARTIAL}"):
+                _settle(target, left) if left.name.endswith(_REPLACED) else _remove(left)
+        yield target
+
+
+@contextlib.contextmanager
+def _parents_of(target: Path) -> Iterator[None]:
+    """Make the folders above `target`; those that were made and stay empty are removed at the end."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
         yield
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _settle(target: Path, replaced: Path) -> None:
+    """Remove the old version of `target`, or put it back where no new one took its place."""
+    if replaced.exists() and not target.exists():
+        os.replace(replaced, target)
+    _remove(replaced)
 
 
 def _staging(target: Path) -> Path:
-    return target.with_name(f".{target.name}.partial-{os.getpid()}")
+    return target.with_name(f".{target.name}{_PARTIAL}{os.getpid()}")
 
 
 def _flush(path: Path) -> None:
@@ -212,5 +257,8 @@ def _flush(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

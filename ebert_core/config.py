@@ -20,19 +20,19 @@ from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 class Config(BaseModel):
     """A frozen value that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EncoderConfig(Config):
     """Shape of the encoder (docs/model.md says why)."""
 
-    token_bp: int = Field(10, description="bases per token; must divide the 50-bp stride")
-    width: int = Field(128, description="channels of a token")
-    num_layers: int = Field(3, description="transformer blocks")
-    num_heads: int = Field(2, description="attention heads")
-    mlp_ratio: int = Field(4, description="hidden width of a block's feed-forward part, as a multiple of width")
-    stem_channels: int = Field(128, description="motif detectors at base resolution, before pooling to tokens")
-    stem_kernel_bp: int = Field(19, description="length of a motif detector, bp; odd")
+    token_bp: int = Field(10, ge=1, description="bases per token; must divide the 50-bp stride")
+    width: int = Field(128, ge=1, description="channels of a token")
+    num_layers: int = Field(3, ge=1, description="transformer blocks")
+    num_heads: int = Field(2, ge=1, description="attention heads")
+    mlp_ratio: int = Field(4, ge=1, description="hidden width of a block's feed-forward part, as a multiple of width")
+    stem_channels: int = Field(128, ge=1, description="motif detectors at base resolution, before pooling to tokens")
+    stem_kernel_bp: int = Field(19, ge=1, description="length of a motif detector, bp; odd")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropped share of each residual branch while training")
 
     @model_validator(mode="after")
@@ -44,6 +44,22 @@ class EncoderConfig(Config):
         if self.stem_kernel_bp % 2 == 0:
             raise ValueError(f"stem_kernel_bp = {self.stem_kernel_bp} must be odd")
         return self
+
+
+def encoder_of(manifest: Mapping[str, Any], path: Path) -> EncoderConfig:
+    """The encoder's shape in the manifest of a checkpoint (`config.encoder`) or of a model (`encoder`).
+
+    Raises:
+        InputError: it names none, or one that cannot be.
+    """
+    shape = manifest.get("encoder") or dict(manifest.get("config") or {}).get("encoder")
+    try:
+        return EncoderConfig.model_validate(shape)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'encoder'}: {fault['msg']}" for fault in error.errors()
+        )
+        raise InputError(path, f"is damaged ({faults})", "the file was changed; make it anew") from None
 
 
 class MaskingConfig(Config):
@@ -73,14 +89,14 @@ class PretrainConfig(Config):
     encoder: EncoderConfig = EncoderConfig()
     masking: MaskingConfig = MaskingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    window_bp: int = Field(4_000, description="stretch the model reads, bp; a multiple of 200")
+    window_bp: int = Field(2_000, ge=STATE_BIN_BP, description="stretch the model reads, bp; a multiple of 200")
     global_batch: int = Field(16, ge=1, description="windows per optimiser step")
-    micro_batch: int = Field(4, ge=1, description="windows per forward pass; divides global_batch")
+    micro_batch: int = Field(8, ge=1, description="windows per forward pass; divides global_batch")
     steps: int = Field(2_000, ge=1, description="optimiser steps")
     valid_windows: int = Field(64, ge=1, description="held-out windows scored at each evaluation")
     evaluate_every: int = Field(200, ge=1, description="steps between evaluations on held-out windows")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
-    seed: int = Field(0, ge=0, description="seed of weights, sampling and masking")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, sampling and masking")
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
@@ -94,22 +110,22 @@ class PretrainConfig(Config):
 class FinetuneConfig(Config):
     """One fine-tuning run."""
 
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-4)
-    window_bp: int = Field(4_000, description="stretch the model reads, bp; a multiple of 200")
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1.5e-3)
+    window_bp: int = Field(1_600, ge=STATE_BIN_BP, description="stretch the model reads, bp; a multiple of 200")
     context_bp: int = Field(
-        400, description="bp at either end of a window whose bins are not scored; a multiple of 200"
+        200, ge=0, description="bp at either end of a window whose bins are not scored; a multiple of 200"
     )
-    global_batch: int = Field(16, ge=1, description="windows per optimiser step")
-    micro_batch: int = Field(4, ge=1, description="windows per forward pass; divides global_batch")
-    steps: int = Field(1_500, ge=1, description="optimiser steps at most")
+    global_batch: int = Field(8, ge=1, description="windows per optimiser step")
+    micro_batch: int = Field(8, ge=1, description="windows per forward pass; divides global_batch")
+    steps: int = Field(4_000, ge=1, description="optimiser steps at most")
     bound_share: float = Field(0.5, ge=0, le=1, description="share of training windows drawn around a bound bin")
     state_dropout: float = Field(0.1, ge=0, le=1, description="share of windows shown with all states unknown")
-    evaluate_every: int = Field(250, ge=1, description="steps between evaluations on the validation part")
+    evaluate_every: int = Field(500, ge=1, description="steps between evaluations on the validation part")
     valid_bp: int = Field(4_000_000, ge=1, description="base pairs read per evaluation at most, spread evenly")
     patience: int = Field(4, ge=1, description="evaluations without a better auPRC before stopping")
     use_states: bool = Field(True, description="read chromatin states; off shows the model unknown states only")
     encoder_rate: float = Field(1.0, ge=0, le=1, description="encoder's learning rate as a share of the head's")
-    seed: int = Field(0, ge=0, description="seed of the head, sampling and strands")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the head, sampling and strands")
 
     @model_validator(mode="after")
     def _consistent(self) -> FinetuneConfig:
@@ -122,6 +138,17 @@ class FinetuneConfig(Config):
         if self.global_batch % self.micro_batch:
             raise ValueError(f"micro_batch = {self.micro_batch} does not divide global_batch = {self.global_batch}")
         return self
+
+
+def finetune_defaults(encoder: EncoderConfig) -> FinetuneConfig:
+    """The settings to start from for an encoder: the learning rate falls as the width grows.
+
+    Steps of Adam change each weight by about the learning rate, and a layer's output by that times its width, so the
+    rate that suits `tiny` is divided by how much wider the encoder is (Yang et al. 2022).
+    """
+    base = FinetuneConfig()
+    rate = base.optimizer.learning_rate * EncoderConfig().width / encoder.width
+    return base.model_copy(update={"optimizer": base.optimizer.model_copy(update={"learning_rate": rate})})
 
 
 class PrepareConfig(Config):
@@ -194,8 +221,10 @@ def resolve(base: C, toml: Path | None = None, settings: Iterable[str] = (), **o
             changes = tomllib.loads(toml.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(toml, "is not there", "check the path given to --config") from None
+        except UnicodeDecodeError:
+            raise InputError(toml, "is not text", "name a TOML file with --config") from None
         except tomllib.TOMLDecodeError as error:
-            raise InputError(toml, f"is not valid TOML ({error})") from None
+            raise InputError(toml, f"is not valid TOML ({error})", "write key = value, text in quotes") from None
         values = _merged(values, changes)
         base = _validated(base, values, str(toml))
     for setting in settings:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from ebert_core.config import PrepareConfig
 from ebert_core.data.dataset import EXCLUDED_FILE, SEQUENCE_FILE
 from ebert_core.epigenome.accessibility import read_accessibility
 from ebert_core.epigenome.cell_types import canonical_cell, cell_of_file
-from ebert_core.epigenome.state_models import StateModel, detect_state_model, load_state_model
-from ebert_core.epigenome.state_tracks import build_state_track, model_mismatch, read_segmentation
+from ebert_core.epigenome.state_models import StateModel, load_state_model
+from ebert_core.epigenome.state_tracks import build_state_track, detect_shared_model, read_segmentation
 from ebert_core.errors import EbertError, InputError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.bins import benchmark_bin_starts
@@ -40,7 +41,6 @@ class DatasetBuilder:
         self.overwrite = overwrite
         self.added = {"states": 0, "accessibility": 0, "labels": 0}
         self.kept = {"states": 0, "accessibility": 0, "labels": 0}
-        self._replaced: list[Path] = []
 
     @property
     def assembly(self) -> Assembly:
@@ -49,8 +49,13 @@ class DatasetBuilder:
     def finish(self) -> None:
         """Publish the manifest; only now do readers see what was added."""
         write_json(self.folder / MANIFEST_NAME, self.manifest)
-        for path in self._replaced:
-            path.unlink(missing_ok=True)
+        tracks = [*self.manifest["states"].values(), *self.manifest["accessibility"].values()]
+        tracks += [entry for cells in self.manifest["labels"].values() for entry in cells.values()]
+        named = {self.folder / entry["file"] for entry in tracks}
+        for group in ("states", "accessibility", "labels"):
+            for path in (self.folder / group).rglob("*"):
+                if path.is_file() and path not in named:
+                    path.unlink()  # replaced just now, or left by a killed run
 
     def add_genome(self, config: PrepareConfig) -> None:
         assert config.genome is not None
@@ -58,23 +63,24 @@ class DatasetBuilder:
             chroms = fasta.assembly.require(config.chroms) if config.chroms else list(fasta.assembly.chroms)
             assembly = Assembly.from_sizes((chrom, fasta.assembly.length(chrom)) for chrom in dict.fromkeys(chroms))
             path = self.folder / SEQUENCE_FILE
-            flat = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(assembly.flat_bp,))
-            flat[:] = BASE_N
             ambiguous = 0
-            with self.reporter.task("reading the genome", assembly.flat_bp, "bp") as advance:
-                for chrom in assembly.chroms:
+            with (
+                self.reporter.task("reading the genome", assembly.flat_bp, "bp") as advance,
+                path.open("wb") as handle,
+            ):
+                _write_header(handle, (assembly.flat_bp,), np.dtype(np.uint8))
+                for chrom, padded in zip(assembly.chroms, np.diff(assembly.offsets), strict=True):
                     codes = fasta.codes(chrom)
-                    flat[assembly.offset(chrom) :][: len(codes)] = codes
+                    handle.write(codes.data)
+                    handle.write(bytes([BASE_N]) * int(padded - len(codes)))
                     ambiguous += count_ambiguous(codes)
                     advance(len(codes), chrom)
-            flat.flush()
         self.manifest["assembly"] = assembly.to_json()
-        source = {"name": config.genome.name, "sha256": sha256_of(config.genome)}
         self.manifest["sequence"] = {
             **file_entry(path),
-            **_shape(flat),
+            **_shape((assembly.flat_bp,), np.dtype(np.uint8)),
             "ambiguous_bases": ambiguous,
-            "source": source,
+            "source": {"name": config.genome.name, "sha256": sha256_of(config.genome)},
         }
         self.reporter.log(
             f"genome: {assembly.name}, {len(assembly.chroms)} sequence(s), {sum(assembly.lengths):,} bp, "
@@ -86,8 +92,9 @@ class DatasetBuilder:
             self.manifest["aliases"][row["alias"]] = row["cell"]
 
     def same_exclusion(self, paths: tuple[Path, ...]) -> bool:
-        known = [source["sha256"] for source in self.manifest["excluded"]["sources"]]
-        return known == [sha256_of(path) for path in paths if path.is_file()]
+        """Whether the dataset was made with these exclusion lists, in any order."""
+        known = {source["sha256"] for source in self.manifest["excluded"]["sources"]}
+        return known == {sha256_of(path) for path in paths}
 
     def add_exclusion(self, paths: tuple[Path, ...]) -> None:
         union, notes = merged_regions(paths, self.assembly)
@@ -101,9 +108,14 @@ class DatasetBuilder:
             dtype=np.int64,
         ).reshape(-1, 2)
         path = self.folder / EXCLUDED_FILE
-        np.save(path, regions)
+        with path.open("wb") as handle:
+            _write_array(handle, regions)
         sources = [{"name": source.name, "sha256": sha256_of(source)} for source in paths]
-        self.manifest["excluded"] = {**file_entry(path), **_shape(regions), "sources": sources}
+        self.manifest["excluded"] = {
+            **file_entry(path),
+            **_shape(regions.shape, regions.dtype),
+            "sources": sources,
+        }
         if paths:
             self.reporter.log(f"exclusion list: {len(regions):,} regions, {int(np.diff(regions).sum()):,} bp")
 
@@ -114,8 +126,6 @@ class DatasetBuilder:
             for cell, path in files.items():
                 if self._is_new("states", self.manifest["states"], cell, path):
                     segmentation = read_segmentation(path, self.assembly)
-                    if mismatch := model_mismatch(segmentation, model, next(iter(files.values()))):
-                        raise mismatch
                     track = build_state_track(segmentation, self.assembly, model)
                     self._tell(track.notes)
                     self._warn_uncovered(path, track.uncovered_bins, len(track.codes))
@@ -136,12 +146,13 @@ class DatasetBuilder:
             return known
         else:
             # A file may use a few states only, so the names of one file seldom settle the model; those of four do.
-            names: set[str] = set()
-            for path in list(files.values())[:4]:
-                names |= set(read_segmentation(path, self.assembly).names)
-            model = detect_state_model(names, [path.name for path in files.values()])
+            some = [read_segmentation(path, self.assembly) for path in list(files.values())[:4]]
+            model = detect_shared_model(some, [path.name for path in files.values()])
         if known is not None and known != model:
-            raise EbertError(f"the dataset's state model is {known.name}, not {model.name}", "make another dataset")
+            raise EbertError(
+                f"the dataset's state model is {known.name}, not {model.name}",
+                "leave --state-model out, or make another dataset with --output",
+            )
         self.manifest["state_model"] = model.to_json()
         self.reporter.log(f"state model: {model.name}, {len(model.states)} states")
         return model
@@ -168,12 +179,27 @@ class DatasetBuilder:
             )
         starts = {c: benchmark_bin_starts(self.assembly.length(c), self._excluded(c)) for c in assayed}
         with self.reporter.task("labelling bins", len(experiments), "TF x cell") as advance:
-            for experiment in experiments:
-                cell = canonical_cell(experiment.cell, self.manifest["aliases"])
-                entries = self.manifest["labels"].setdefault(experiment.tf, {})
-                if self._is_new("labels", entries, cell, experiment.conservative, experiment.relaxed):
-                    entries[cell] = self._label(experiment, cell, starts)
-                advance(1, f"{experiment.tf} {cell}")
+            for (tf, cell), experiment in self._named(experiments).items():
+                entries = self.manifest["labels"].setdefault(tf, {})
+                if self._is_new(f"{tf} labels", entries, cell, experiment.conservative, experiment.relaxed):
+                    entries[cell] = self._label(experiment, tf, cell, starts)
+                advance(1, f"{tf} {cell}")
+
+    def _named(self, experiments: list[ChipExperiment]) -> dict[tuple[str, str], ChipExperiment]:
+        """Experiments by the dataset's spelling of TF and cell type."""
+        spellings = {tf.casefold(): tf for tf in self.manifest["labels"]}
+        named: dict[tuple[str, str], ChipExperiment] = {}
+        for experiment in experiments:
+            tf = spellings.setdefault(experiment.tf.casefold(), experiment.tf)
+            pair = tf, canonical_cell(experiment.cell, self.manifest["aliases"])
+            if pair in named:
+                raise InputError(
+                    experiment.conservative,
+                    f"is the second file for {tf} in {pair[1]}",
+                    f"the first is {named[pair].conservative.name}; keep one of them",
+                )
+            named[pair] = experiment
+        return named
 
     def _assayed_chroms(self, experiments: list[ChipExperiment]) -> list[str]:
         with_peaks: set[str] = set()
@@ -183,7 +209,9 @@ class DatasetBuilder:
             with_peaks |= read_peaks(experiment.conservative, self.assembly).chroms
         return [chrom for chrom in self.assembly.chroms if chrom in with_peaks]
 
-    def _label(self, experiment: ChipExperiment, cell: str, starts: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+    def _label(
+        self, experiment: ChipExperiment, tf: str, cell: str, starts: dict[str, NDArray[np.int64]]
+    ) -> dict[str, Any]:
         conservative = read_peaks(experiment.conservative, self.assembly)
         same = experiment.relaxed == experiment.conservative
         relaxed = conservative if same else read_peaks(experiment.relaxed, self.assembly)
@@ -193,7 +221,7 @@ class DatasetBuilder:
             first = self.assembly.offset(chrom) // STRIDE_BP
             labels[first + bins // STRIDE_BP] = label_bins(bins, conservative.on(chrom), relaxed.on(chrom))
         counts = np.bincount(labels, minlength=4)
-        entry = self._save(f"labels/{experiment.tf}", cell, pack_labels(labels), experiment.conservative)
+        entry = self._save(f"labels/{_file_stem(tf)}", cell, pack_labels(labels), experiment.conservative)
         return {
             **entry,
             "source_relaxed": {"name": experiment.relaxed.name, "sha256": sha256_of(experiment.relaxed)},
@@ -209,37 +237,38 @@ class DatasetBuilder:
 
     def _is_new(self, kind: str, entries: dict[str, Any], cell: str, path: Path, relaxed: Path | None = None) -> bool:
         """Whether a track must be built; one from the same file is kept, one from another file is an error."""
-        old = entries.get(cell)
+        old, counted = entries.get(cell), kind.split()[-1]
         if old is None:
-            self.added[kind] += 1
+            self.added[counted] += 1
             return True
         same = old["source"]["sha256"] == sha256_of(path)
         if relaxed is not None:
             same = same and old["source_relaxed"]["sha256"] == sha256_of(relaxed)
         if same:
-            self.kept[kind] += 1
+            self.kept[counted] += 1
             return False
         if not self.overwrite:
             raise EbertError(
                 f"the dataset already holds {kind} of {cell}, from {old['source']['name']}",
                 f"pass --overwrite to replace them by {path.name}, or give the cell type another name in a sheet",
             )
-        self._replaced.append(self.folder / old["file"])
-        self.added[kind] += 1
+        self.added[counted] += 1
         return True
 
     def _save(self, group: str, cell: str, array: NDArray[Any], source: Path) -> dict[str, Any]:
         """Write one array under a name that no file has yet, and describe it."""
-        stem = cell.replace("/", "_")
+        stem = _file_stem(cell)
         path = self.folder / group / f"{stem}.npy"
-        if path.exists():
-            path = path.with_name(f"{stem}.{sha256_of(source)[:8]}.npy")
-        with publish_file(path, overwrite=True) as staged, staged.open("wb") as handle:
-            np.save(handle, array)
+        for number in itertools.count(2):
+            if not path.exists():
+                break
+            path = path.with_name(f"{stem}.{number}.npy")
+        with publish_file(path) as staged, staged.open("wb") as handle:
+            _write_array(handle, array)
         return {
             "file": path.relative_to(self.folder).as_posix(),
             **file_entry(path),
-            **_shape(array),
+            **_shape(array.shape, array.dtype),
             "source": {"name": source.name, "sha256": sha256_of(source)},
         }
 
@@ -248,14 +277,31 @@ class DatasetBuilder:
             self.reporter.log(note)
 
 
-def _shape(array: NDArray[Any]) -> dict[str, Any]:
-    return {"shape": list(array.shape), "dtype": str(array.dtype)}
+def _shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"shape": list(shape), "dtype": str(dtype)}
+
+
+def _write_array(handle: BinaryIO, array: NDArray[Any]) -> None:
+    """Write .npy; unlike `np.save`, which loses the number of the error, this says that the disk is full."""
+    _write_header(handle, array.shape, array.dtype)
+    handle.write(np.ascontiguousarray(array).tobytes())
+
+
+def _write_header(handle: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(handle, described)
+
+
+def _file_stem(name: str) -> str:
+    """A name as a file's name: without separators, and not hidden."""
+    stem = name.replace("/", "_").replace("\0", "_")
+    return f"_{stem}" if stem.startswith(".") else stem
 
 
 def _cell_files(source: Path, endings: tuple[str, ...], what: str, aliases: dict[str, str]) -> dict[str, Path]:
     """Cell type -> file: from a folder's file names, from a sheet (`cell`, `path`), or one file."""
     if source.is_dir():
-        files = [path for path in sorted(source.iterdir()) if path.name.endswith(endings)]
+        files = [path for path in sorted(source.iterdir()) if path.name.endswith(endings) and path.name[0] != "."]
         if not files:
             raise EbertError(f"{source} holds no {what} file", f"expected files that end in {', '.join(endings)}")
         named = [(canonical_cell(cell_of_file(path), aliases), path) for path in files]

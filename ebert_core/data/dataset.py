@@ -5,24 +5,27 @@ Opening costs nothing; an array's size and digest are checked when it is first a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.artifacts import check_file, read_manifest
+from ebert_core.artifacts import DATASET_FORMAT, MANIFEST_NAME, check_file, read_manifest
 from ebert_core.epigenome.cell_types import resolve_cell
 from ebert_core.epigenome.state_models import StateModel
-from ebert_core.errors import EbertError, UnknownNameError
+from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.intervals import Positions
 from ebert_core.genome.labels import unpack_labels
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
-DATASET_FORMAT: Final = 1
 SEQUENCE_FILE: Final = "sequence.npy"
 EXCLUDED_FILE: Final = "excluded.npy"
+_MANIFEST_KEYS: Final = {
+    "assembly", "state_model", "aliases", "sequence", "excluded", "states", "accessibility", "labels"
+}  # fmt: skip
 
 
 class Dataset:
@@ -46,7 +49,14 @@ class Dataset:
     @classmethod
     def open(cls, path: Path) -> Dataset:
         """Open a dataset; `EbertError` where the folder is missing, unfinished, foreign or of another version."""
-        return cls(path, read_manifest(path, "dataset", DATASET_FORMAT))
+        manifest = read_manifest(path, "dataset", DATASET_FORMAT)
+        if missing := _MANIFEST_KEYS - set(manifest):
+            raise InputError(
+                path / MANIFEST_NAME,
+                f"has no {min(missing)!r}",
+                "the file was changed or damaged; make the dataset anew with `ebert prepare`",
+            )
+        return cls(path, manifest)
 
     @property
     def state_cells(self) -> tuple[str, ...]:
@@ -140,6 +150,15 @@ class Dataset:
         regions = self.flat_excluded
         here = (regions[:, 0] >= offset) & (regions[:, 0] < offset + self.assembly.length(chrom))
         return regions[here, 0] - offset, regions[here, 1] - offset
+
+    def digests(self, cells: Iterable[str]) -> dict[str, Any]:
+        """What a run on these cell types reads beside labels: SHA-256 of sequence, exclusion list and state tracks."""
+        states = {cell: self.manifest["states"][cell]["sha256"] for cell in cells if cell in self.manifest["states"]}
+        return {
+            "sequence": self.manifest["sequence"]["sha256"],
+            "excluded": self.manifest["excluded"]["sha256"],
+            "states": states,
+        }
 
     def require_state_model(self) -> StateModel:
         """The state model; `EbertError` where the dataset holds no states."""

@@ -8,6 +8,7 @@ Legend: B windows, W window_bp, L tokens, M state bins of a window.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,8 @@ class MaskedBatch:
         bases: uint8 (B, W), hidden bases replaced by the mask code.
         states: uint8 (B, M), hidden states replaced by the mask code, or all unknown where states were dropped.
         base_mask: bool (B, L), tokens to predict.
-        state_mask: bool (B, M), bins whose state is to be predicted; never where the true state is unknown.
+        state_mask: bool (B, M), bins whose state is to be predicted: the hidden ones, and all of a window whose states
+            were dropped (so the model learns what DNA alone says of the state); never where the truth is unknown.
         base_targets: uint8 (B, W), the true bases.
         state_targets: uint8 (B, M), the true states.
     """
@@ -44,20 +46,33 @@ def random_spans(
 ) -> NDArray[np.bool_]:
     """A mask of geometric runs that covers the share `rate` of each row, in expectation away from the row's start.
 
-    Runs begin independently at every place, also before the row, so no place is favoured. With begin probability q and
-    mean length m a place is free with probability prod_k (1 - q P(length > k)) ~ exp(-q m), hence q.
+    Runs begin independently at every place, also before the row, so no place is favoured.
     """
     rows, length = shape
     if rate <= 0:
         return np.zeros(shape, dtype=bool)
     lead = int(np.ceil(4 * mean_length))
-    begin_rate = min(1.0, -np.log1p(-rate) / mean_length)
-    row, begin = np.nonzero(rng.random((rows, lead + length)) < begin_rate)
+    row, begin = np.nonzero(rng.random((rows, lead + length)) < _begin_rate(rate, mean_length))
     end = np.minimum(begin + rng.geometric(1 / mean_length, size=len(begin)), lead + length)
     depth = np.zeros((rows, lead + length + 1), dtype=np.int32)
     np.add.at(depth, (row, begin), 1)
     np.add.at(depth, (row, end), -1)
     return np.cumsum(depth, axis=1)[:, lead : lead + length] > 0
+
+
+@functools.cache
+def _begin_rate(rate: float, mean_length: float) -> float:
+    """Probability q that a run begins at a place, so that the share `rate` is covered.
+
+    A place is free if no run that began k places before is longer than k: prod_k (1 - q P(length > k)) = 1 - rate, with
+    P(length > k) = (1 - 1 / mean)^k for geometric lengths; solved by bisection.
+    """
+    longer = (1 - 1 / mean_length) ** np.arange(int(np.ceil(40 * mean_length)))
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.log1p(-middle * longer).sum() > np.log1p(-rate) else (low, middle)
+    return high
 
 
 def mask_batch(
@@ -75,7 +90,7 @@ def mask_batch(
     base_mask = random_spans(rng, (rows, window_bp // token_bp), config.dna_rate, config.dna_span_tokens)
     state_mask = random_spans(rng, batch.states.shape, config.state_rate, config.state_span_bins)
     dropped = np.asarray(rng.random(rows) < config.state_dropout)
-    state_mask &= (batch.states != STATE_UNKNOWN) & ~dropped[:, None]
+    state_mask = (state_mask | dropped[:, None]) & (batch.states != STATE_UNKNOWN)
     states = np.where(state_mask, np.uint8(num_states + 1), batch.states)
     return MaskedBatch(
         bases=np.where(np.repeat(base_mask, token_bp, axis=1), np.uint8(BASE_MASKED), batch.bases),

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from ebert_core.artifacts import (
+    DATASET_FORMAT,
     MANIFEST_NAME,
     build_manifest,
     exclusive_lock,
     explain_os_errors,
     publish_folder,
+    read_json,
     sha256_of,
 )
 from ebert_core.config import PrepareConfig
 from ebert_core.data.builder import DatasetBuilder
-from ebert_core.data.dataset import DATASET_FORMAT, Dataset
+from ebert_core.data.dataset import Dataset
+from ebert_core.epigenome.state_models import load_state_model
 from ebert_core.errors import EbertError, InputError
 from ebert_core.reporting import SILENT, Reporter
 
@@ -45,14 +48,13 @@ def prepare(config: PrepareConfig, reporter: Reporter = SILENT) -> Prepared:
             the same name from another file (unless `config.overwrite`).
         InputError: a fault in any file; then nothing is written.
     """
-    target = config.output
-    existing = (target / MANIFEST_NAME).is_file()
-    if target.exists() and not existing and any(target.iterdir()):
-        raise EbertError(f"{target} exists and is not a dataset", "choose another folder with --output")
-    fresh = not existing or (config.overwrite and config.genome is not None)
-    if fresh and config.genome is None:
-        raise EbertError(f"there is no dataset in {target} yet", "a new one needs a reference: --genome hg19.fa")
-    with exclusive_lock(target.with_name(f".{target.name}.lock")):
+    _check_names(config)
+    output = config.output
+    with exclusive_lock(output.resolve() if output.is_symlink() or output.name in ("", "..") else output) as target:
+        existing = _holds_dataset(target)
+        fresh = not existing or (config.overwrite and config.genome is not None)
+        if fresh and config.genome is None:
+            raise EbertError(f"there is no dataset in {target} yet", "a new one needs a reference: --genome hg19.fa")
         if not fresh:
             dataset = Dataset.open(target)
             _refuse_other_genome(dataset, config)
@@ -67,37 +69,68 @@ def prepare(config: PrepareConfig, reporter: Reporter = SILENT) -> Prepared:
         return Prepared(Dataset.open(target), filled.added, filled.kept)
 
 
+def _check_names(config: PrepareConfig) -> None:
+    """Refuse what can be refused before the genome is read, which takes a minute."""
+    given = {
+        "states": config.states,
+        "chip": config.chip,
+        "accessibility": config.accessibility,
+        "aliases": config.aliases,
+    }
+    for option, path in [*given.items(), *(("exclude", path) for path in config.exclude)]:
+        if path is not None and not path.exists():
+            raise InputError(path, "is not there", f"check the path given to --{option}")
+    if config.state_model is not None:
+        load_state_model(config.state_model)
+
+
+def _holds_dataset(target: Path) -> bool:
+    """Whether there is a dataset; `EbertError` where something else is there.
+
+    A dataset appears by renaming, so the folder that the user stands in cannot become a new one.
+    """
+    manifest = target / MANIFEST_NAME
+    if manifest.is_file():
+        found = read_json(manifest)
+        if isinstance(found, dict) and found.get("kind") == "dataset":
+            return True
+    elif not target.exists() or (target.is_dir() and not any(target.iterdir()) and target.resolve() != Path.cwd()):
+        return False
+    raise EbertError(f"{target} exists and is not a dataset", "choose another folder with --output")
+
+
 def _empty_manifest() -> dict[str, Any]:
     body: dict[str, Any] = {"state_model": None, "aliases": {}, "states": {}, "accessibility": {}, "labels": {}}
     return build_manifest("dataset", DATASET_FORMAT, body)
 
 
 def _refuse_other_genome(dataset: Dataset, config: PrepareConfig) -> None:
-    if config.genome is None:
-        return
     known = dataset.manifest["sequence"]["source"]
-    if not config.genome.is_file():
-        raise InputError(config.genome, "is not there", "check the path of the genome's FASTA file")
-    wanted = list(dict.fromkeys(config.chroms)) or None
-    if known["sha256"] != sha256_of(config.genome) or (wanted and tuple(wanted) != dataset.assembly.chroms):
+    other = {dataset.assembly.resolve(name) for name in config.chroms} not in (set(), set(dataset.assembly.chroms))
+    if config.genome is not None:
+        if not config.genome.is_file():
+            raise InputError(config.genome, "is not there", "check the path of the genome's FASTA file")
+        other = other or known["sha256"] != sha256_of(config.genome)
+    if other:
         raise EbertError(
             f"{dataset.path} was made from another genome or other chromosomes ({known['name']}: "
             f"{', '.join(dataset.assembly.chroms[:6])})",
-            "pass --overwrite to make it anew, or choose another folder with --output",
+            "name the genome and pass --overwrite to make it anew, or choose another folder with --output",
         )
 
 
 @contextlib.contextmanager
 def _extending(target: Path) -> Iterator[Path]:
-    """Let arrays be added to a dataset in place; those of a failed run are removed again."""
-    before = {path for path in target.rglob("*") if path.is_file()}
+    """Let arrays be added to a dataset in place; those of a run that fails before its manifest are removed again."""
+    before = set(target.rglob("*"))
+    manifest = (target / MANIFEST_NAME).read_bytes()
     try:
         with explain_os_errors(target):
             yield target
     except BaseException:
-        for path in set(target.rglob("*")) - before:
-            if path.is_file():
-                path.unlink()
+        if (target / MANIFEST_NAME).read_bytes() == manifest:
+            for path in sorted(set(target.rglob("*")) - before, reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
         raise
 
 

@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ebert_core.data.dataset import Dataset
+from ebert_core.errors import EbertError
 from ebert_core.genome.intervals import Positions, any_overlap
 from ebert_core.genome.regions import Region
 from ebert_core.vocabulary import BASE_N, STATE_BIN_BP, STATE_UNKNOWN, reverse_complement
@@ -76,9 +77,17 @@ class WindowReader:
         dataset: an open dataset.
         cells: cell types whose states may be asked for, by index; None stands for "no states".
         window_bp: length of a window; a multiple of 200.
+
+    Raises:
+        EbertError: the window is longer than the flat axis.
     """
 
     def __init__(self, dataset: Dataset, cells: Sequence[str | None], window_bp: int) -> None:
+        if window_bp > dataset.assembly.flat_bp:
+            raise EbertError(
+                f"windows of {window_bp:,} bp are longer than the dataset's sequence ({dataset.assembly.flat_bp:,} bp)",
+                "choose shorter ones with --set window_bp=2000",
+            )
         self.window_bp = window_bp
         self._bases = sliding_window_view(dataset.flat_sequence, window_bp)
         self._states = [

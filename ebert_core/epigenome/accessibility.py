@@ -32,7 +32,7 @@ def read_accessibility(path: Path, assembly: Assembly) -> tuple[NDArray[np.float
         (float16 of shape (flat_bp / 50,): ln(1 + mean signal over the stride's 50 bp), notes on the reading).
 
     Raises:
-        InputError: a negative signal; no chromosome shared with the assembly.
+        InputError: a signal that is negative or no number; no chromosome shared with the assembly.
     """
     track = np.zeros(assembly.flat_bp // STRIDE_BP, dtype=np.float32)
     notes = (
@@ -47,8 +47,9 @@ def _fill_from_peaks(path: Path, assembly: Assembly, track: NDArray[np.float32])
     peaks = read_peaks(path, assembly)
     for chrom, (starts, ends) in peaks.intervals.items():
         signal = peaks.signal[chrom]
-        if (signal < 0).any():
-            raise InputError(path, f"has a negative signalValue on {chrom}", "accessibility must be 0 or more")
+        if not (np.isfinite(signal) & (signal >= 0)).all():
+            strange = signal[~(np.isfinite(signal) & (signal >= 0))][0]
+            raise InputError(path, f"has a signalValue of {strange:g} on {chrom}", "accessibility must be 0 or more")
         first = assembly.offset(chrom) // STRIDE_BP
         strides = -(-assembly.length(chrom) // STRIDE_BP)
         track[first : first + strides] = mean_per_stride(starts, ends, signal, strides)
@@ -90,10 +91,11 @@ def _fill_from_bigwig(path: Path, assembly: Assembly, track: NDArray[np.float32]
                 )
             first = assembly.offset(chrom) // STRIDE_BP
             for start in range(0, length, _WINDOW_BP):
-                values = np.nan_to_num(reader.fixed_values(name, start, min(start + _WINDOW_BP, length)), nan=0.0)
-                if (values < 0).any():
-                    raise InputError(path, f"has a negative value on {chrom}", "accessibility must be 0 or more")
-                padded = np.pad(values, (0, -len(values) % STRIDE_BP))
+                values = reader.fixed_values(name, start, min(start + _WINDOW_BP, length))
+                if (strange := (values < 0) | np.isinf(values)).any():
+                    found = values[int(np.argmax(strange))]
+                    raise InputError(path, f"has a value of {found:g} on {chrom}", "accessibility must be 0 or more")
+                padded = np.pad(np.nan_to_num(values, nan=0.0), (0, -len(values) % STRIDE_BP))
                 strides = padded.reshape(-1, STRIDE_BP).mean(axis=1)
                 track[first + start // STRIDE_BP :][: len(strides)] = strides
     missing = [chrom for chrom in assembly.chroms if chrom not in by_chrom]

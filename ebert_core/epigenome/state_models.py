@@ -125,15 +125,19 @@ def load_state_model(name_or_path: str) -> StateModel:
     states: list[State] = []
     for line, row in read_sheet(path, ("number", "name"), ("color",)):
         color = row.get("color") or _UNNAMED_COLOR
-        if not row["number"].isdigit():
-            raise InputError(path, f"number is {row['number']!r}, expected a whole number", line=line)
+        if not re.fullmatch(r"[0-9]{1,9}", row["number"]):
+            raise InputError(
+                path, f"number is {row['number']!r}, expected a whole number", "number the states 1, 2, ...", line=line
+            )
         if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
-            raise InputError(path, f"color is {color!r}, expected #rrggbb", line=line)
+            raise InputError(path, f"color is {color!r}, expected #rrggbb", "for example #ff4500", line=line)
         if any(int(row["number"]) == state.number or row["name"] == state.name for state in states):
-            raise InputError(path, f"state {row['number']} {row['name']} is given twice", line=line)
+            raise InputError(
+                path, f"state {row['number']} {row['name']} is given twice", "keep one row per state", line=line
+            )
         states.append(State(int(row["number"]), row["name"], color.lower()))
     if len(states) > MAX_STATES:
-        raise InputError(path, f"has {len(states)} states, expected at most {MAX_STATES} (one byte per bin)")
+        raise InputError(path, f"has {len(states)} states, expected at most {MAX_STATES}", "a bin's state is one byte")
     return StateModel(path.stem, tuple(states))
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.epigenome.state_models import StateModel
-from ebert_core.errors import EbertError, InputError
+from ebert_core.epigenome.state_models import BUILT_IN, StateModel, detect_state_model
+from ebert_core.errors import InputError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.intervals import first_overlap_with_previous
 from ebert_core.io.bed import Rows, read_rows, reading_notes
@@ -33,7 +34,7 @@ class StateTrack:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A parsed segmentation file: its rows and the distinct names in column 4."""
+    """A parsed segmentation file: its rows on the assembly, their distinct names (column 4), each row's among them."""
 
     path: Path
     rows: Rows
@@ -47,9 +48,14 @@ def read_segmentation(path: Path, assembly: Assembly) -> Segmentation:
     short = rows.table.widths < 4
     if short.any():
         row = int(np.argmax(short))
-        raise rows.table.error(row, f"has {rows.table.widths[row]} columns, expected a state name in column 4")
+        raise rows.table.error(
+            row,
+            f"has {rows.table.widths[row]} columns, expected a state name in column 4",
+            "a segmentation is BED4 or BED9: chrom, start, end, state",
+        )
     names, codes = rows.table.categories(3)
-    return Segmentation(path, rows, names, codes[rows.row])
+    present, codes = np.unique(codes[rows.row], return_inverse=True)
+    return Segmentation(path, rows, [names[code] for code in present], codes)
 
 
 def build_state_track(segmentation: Segmentation, assembly: Assembly, model: StateModel) -> StateTrack:
@@ -62,14 +68,8 @@ def build_state_track(segmentation: Segmentation, assembly: Assembly, model: Sta
     rows, path = segmentation.rows, segmentation.path
     codes = np.array([model.code_of(name) or STATE_UNKNOWN for name in segmentation.names], dtype=np.uint8)
     states = codes[segmentation.name_codes]
-    if (strange := states == STATE_UNKNOWN).any():
-        at = int(np.argmax(strange))
-        name = segmentation.names[segmentation.name_codes[at]]
-        raise rows.table.error(
-            int(rows.row[at]),
-            f"state {name!r} is not one of the {len(model.states)} states of {model.name}",
-            "all files of a dataset share one state model; say which with --state-model, or make another dataset",
-        )
+    if (states == STATE_UNKNOWN).any():
+        raise _not_in_model(segmentation, model)
     lengths = np.array(assembly.lengths)[rows.chrom]
     odd = (rows.starts % STATE_BIN_BP != 0) | ((rows.ends % STATE_BIN_BP != 0) & (rows.ends != lengths))
     if odd.any():
@@ -89,7 +89,7 @@ def build_state_track(segmentation: Segmentation, assembly: Assembly, model: Sta
     track[positions + np.arange(len(positions))] = np.repeat(states[order], counts[order])
     uncovered = len(track) - len(positions)
     if uncovered == len(track):
-        raise InputError(path, "covers no bin of the genome")
+        raise InputError(path, "covers no bin of the genome", "is it of the same assembly?")
     return StateTrack(track, uncovered, reading_notes(rows))
 
 
@@ -111,13 +111,38 @@ def read_state_track(path: Path, assembly: Assembly, model: StateModel) -> State
     return build_state_track(read_segmentation(path, assembly), assembly, model)
 
 
-def model_mismatch(segmentation: Segmentation, model: StateModel, first: Path) -> EbertError | None:
-    """The error for a file whose names do not fit the model that `first` settled, or None."""
-    strange = [name for name in segmentation.names if model.code_of(name) is None]
-    if not strange:
-        return None
-    return InputError(
-        segmentation.path,
-        f"has state {strange[0]!r}, which {model.name} (the state model of {first.name}) does not know",
-        "one dataset holds one state model: keep one model per folder, or name the model with --state-model",
+def detect_shared_model(segmentations: list[Segmentation], file_names: Iterable[str]) -> StateModel:
+    """The built-in model that all files share.
+
+    Raises:
+        InputError: a file's names fit no model, or two files fit different ones.
+        EbertError: several models fit (see `detect_state_model`).
+    """
+    fitting = [[model for model in BUILT_IN.values() if not _strange(seg, model)] for seg in segmentations]
+    for segmentation, models in zip(segmentations, fitting, strict=True):
+        if not models:
+            nearest = min(BUILT_IN.values(), key=lambda model: len(_strange(segmentation, model)))
+            raise _not_in_model(segmentation, nearest, "nearest of the known state models")
+        if not any(model in fitting[0] for model in models):
+            raise InputError(
+                segmentation.path,
+                f"holds states of {models[0].name}, {segmentations[0].path.name} those of {fitting[0][0].name}",
+                "one dataset holds one state model: keep one per folder, or list one's files in a sheet (cell, path)",
+            )
+    return detect_state_model({name for seg in segmentations for name in seg.names}, file_names)
+
+
+def _strange(segmentation: Segmentation, model: StateModel) -> list[str]:
+    return [name for name in segmentation.names if model.code_of(name) is None]
+
+
+def _not_in_model(segmentation: Segmentation, model: StateModel, what: str = "the dataset's state model") -> InputError:
+    """The error about the first row whose state the model lacks."""
+    strange = np.isin(segmentation.name_codes, [segmentation.names.index(n) for n in _strange(segmentation, model)])
+    at = int(np.argmax(strange))
+    return segmentation.rows.table.error(
+        int(segmentation.rows.row[at]),
+        f"state {segmentation.names[segmentation.name_codes[at]]!r} is not one of the {len(model.states)} states of "
+        f"{model.name}, {what}",
+        "one dataset holds one state model: name it with --state-model, or make another dataset",
     )

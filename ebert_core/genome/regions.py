@@ -15,6 +15,7 @@ from ebert_core.genome.intervals import complement, merge
 from ebert_core.vocabulary import STATE_BIN_BP
 
 _HELD_FROM: Final = 0.6
+_HOW_TO_WRITE: Final = "write chrom:start-end, 0-based and half-open, for example chr20:50,000,000-63,025,520"
 
 
 @dataclass(frozen=True, order=True)
@@ -44,23 +45,22 @@ def parse_region(text: str, assembly: Assembly) -> Region:
 
     Raises:
         UnknownNameError: the assembly has no such chromosome.
-        EbertError: the interval is empty or goes past the chromosome's end.
+        EbertError: the interval is no interval, is empty or goes past the chromosome's end.
     """
-    name, _, span = (
-        text.strip().rpartition(":") if re.search(r":[\d,]+-[\d,]*$", text.strip()) else (text.strip(), "", "")
-    )
+    match = re.fullmatch(r"(.+):(\d[\d,]*)-(\d[\d,]*)?", text.strip())
+    name = match[1] if match else text.strip()
     chrom = assembly.resolve(name)
     if chrom is None:
+        if assembly.resolve(name.rpartition(":")[0]):
+            raise EbertError(f"{text.strip()!r} is not a region", _HOW_TO_WRITE)
         raise UnknownNameError("chromosome", name, assembly.chroms)
     length = assembly.length(chrom)
-    if not span:
+    if not match:
         return Region(chrom, 0, length)
-    first, _, last = span.replace(",", "").partition("-")
-    start, end = int(first), int(last) if last else length
+    start, end = (int(match[i].replace(",", "")) if match[i] else length for i in (2, 3))
     if not start < end <= length:
         raise EbertError(
-            f"region {text} is empty or goes past the end of {chrom} ({length:,} bp)",
-            "write chrom:start-end, 0-based and half-open, for example chr20:50,000,000-63,025,520",
+            f"region {text.strip()} is empty or goes past the end of {chrom} ({length:,} bp)", _HOW_TO_WRITE
         )
     return Region(chrom, start, end)
 
@@ -78,9 +78,9 @@ def subtract(regions: Iterable[Region], removed: Iterable[Region]) -> list[Regio
 
 
 def overlap_bp(a: Iterable[Region], b: Iterable[Region]) -> int:
-    """Base pairs that two sets of regions share."""
-    a = list(a)
-    return sum(region.length for region in a) - sum(region.length for region in subtract(a, b))
+    """Base pairs that two sets of regions share, each counted once."""
+    union = subtract(a, [])
+    return sum(region.length for region in union) - sum(region.length for region in subtract(union, b))
 
 
 def hold_back(regions: Iterable[Region], fraction: float) -> tuple[list[Region], list[Region]]:

@@ -10,6 +10,7 @@ from typing import Any
 from ebert_core.artifacts import read_json
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
+from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.inference.scan import ScanGeometry
@@ -29,6 +30,11 @@ class LoadedModel:
     @property
     def tfs(self) -> list[str]:
         return list(self.manifest["tfs"])
+
+    @property
+    def state_model(self) -> StateModel:
+        """The alphabet of the states it reads."""
+        return StateModel.from_json(self.manifest["vocabulary"]["state_model"])
 
     def index(self, tf: str) -> int:
         """Output of a TF; `UnknownNameError` where the model does not know it."""
@@ -54,7 +60,8 @@ def find_model(folder: Path, tfs: Sequence[str]) -> Path:
         EbertError: no single model knows them all, or several do.
     """
     known: dict[Path, list[str]] = {}
-    for manifest_path in sorted(folder.glob("*/ebert.json")):
+    # A hidden folder is what a killed run left of a model that it was about to publish.
+    for manifest_path in sorted(folder.glob("[!.]*/ebert.json")):
         manifest = read_json(manifest_path)
         if isinstance(manifest, dict) and manifest.get("kind") == "model":
             known[manifest_path.parent] = [name.casefold() for name in manifest["tfs"]]
@@ -69,7 +76,8 @@ def find_model(folder: Path, tfs: Sequence[str]) -> Path:
     fitting = [path for path, names in known.items() if all(tf.casefold() in names for tf in tfs)]
     if not fitting:
         raise EbertError(f"no single model knows {', '.join(tfs)}", "predict them one by one, or name one with --model")
-    named = [path for path in fitting if path.name.casefold() == "+".join(tfs).casefold()]
+    asked = sorted(tf.casefold() for tf in tfs)
+    named = [path for path in fitting if sorted(path.name.casefold().split("+")) == asked]
     if len(fitting) > 1 and not named:
         raise EbertError(
             f"several models know {', '.join(tfs)}: {', '.join(path.name for path in fitting)}",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
-from ebert_core.epigenome.cell_types import resolve_cell
+from ebert_core.epigenome.cell_types import canonical_cell, resolve_cell
 from ebert_core.epigenome.state_tracks import read_state_track
 from ebert_core.errors import EbertError, UnknownNameError
 from ebert_core.genome.bins import all_bin_starts, scorable
@@ -34,11 +34,13 @@ class CellStates:
         name: of the cell type, for file names and manifests.
         flat: state codes on the flat axis, or None: predicted with unknown states.
         source: in words.
+        notes: what a user should know about the reading of a segmentation, a sentence each.
     """
 
     name: str
     flat: NDArray[np.uint8] | None
     source: str
+    notes: tuple[str, ...] = ()
 
 
 def cell_states(dataset: Dataset, model: LoadedModel, cell: str, states: Path | None, *, no_states: bool) -> CellStates:
@@ -50,10 +52,12 @@ def cell_states(dataset: Dataset, model: LoadedModel, cell: str, states: Path | 
     reads_states = FinetuneConfig(**model.manifest["config"]).use_states
     if no_states or not reads_states:
         why = "asked for" if no_states else "the model was trained without states"
-        return CellStates(cell, None, f"none ({why})")
+        return CellStates(_spelled(dataset, cell), None, f"none ({why})")
     if states is not None:
-        track = read_state_track(states, dataset.assembly, dataset.require_state_model())
-        return CellStates(cell, track.codes, str(states))
+        track = read_state_track(states, dataset.assembly, model.state_model)
+        uncovered = f"{states.name}: {track.uncovered_bins:,} of {len(track.codes):,} bins have no state"
+        notes = (*track.notes, *([uncovered] if track.uncovered_bins > len(dataset.assembly.chroms) else []))
+        return CellStates(_spelled(dataset, cell), track.codes, str(states), notes)
     try:
         name = resolve_cell(cell, dataset.cells, dataset.aliases)
     except UnknownNameError as error:
@@ -62,6 +66,14 @@ def cell_states(dataset: Dataset, model: LoadedModel, cell: str, states: Path | 
     if name not in dataset.state_cells:
         return CellStates(name, None, "none (the dataset has no states of this cell type)")
     return CellStates(name, dataset.flat_states(name), f"dataset {dataset.path}")
+
+
+def _spelled(dataset: Dataset, cell: str) -> str:
+    """The dataset's spelling of a cell type, or the common name of one that it lacks."""
+    try:
+        return resolve_cell(cell, dataset.cells, dataset.aliases)
+    except UnknownNameError:
+        return canonical_cell(cell, dataset.aliases)
 
 
 @dataclass(frozen=True)
@@ -79,13 +91,14 @@ class Coverage:
 def wanted_bins(dataset: Dataset, chrom: str, regions: Sequence[Region]) -> tuple[NDArray[np.bool_], Coverage]:
     """Bins of a chromosome to score: in a region by their centre, with a known base, not excluded; shape (N,).
 
-    A region under 50 bp is widened to the 50 bp around its middle, so that it holds a bin's centre.
+    A region under 50 bp is widened to the 50 bp around its middle, so that it holds the centre of one bin, whose value
+    stands on the region's middle base.
     """
     starts = all_bin_starts(dataset.assembly.length(chrom))
     inside = np.zeros(len(starts), dtype=bool)
     for region in regions:
-        middle = (region.start + region.end) // 2
-        low, high = min(region.start, middle - STRIDE_BP // 2), max(region.end, middle + STRIDE_BP // 2)
+        widened = (region.start + region.end - 1) // 2 - STRIDE_BP // 2 + 1
+        low, high = min(region.start, widened), max(region.end, widened + STRIDE_BP)
         first = max(0, -(-(low - BIN_BP // 2) // STRIDE_BP))
         last = max(0, -(-(high - BIN_BP // 2) // STRIDE_BP))
         inside[first:last] = True
@@ -136,7 +149,11 @@ class Request:
 def predict_chroms(
     dataset: Dataset, model: LoadedModel, request: Request, device: Device, reporter: Reporter = SILENT
 ) -> Iterator[Prediction]:
-    """Score the regions, one chromosome after the other in the assembly's order."""
+    """Score the regions, one chromosome after the other in the assembly's order.
+
+    Raises:
+        EbertError: the model's answer for a bin is not a number.
+    """
     tfs, cell, regions = request.tfs, request.cell, request.regions
     columns = [model.index(tf) for tf in tfs]
     score = model_score(model.module, device, both_strands=request.both_strands)
@@ -152,6 +169,11 @@ def predict_chroms(
             length = -(-dataset.assembly.length(chrom) // STATE_BIN_BP)
             states = None if cell.flat is None else cell.flat[first : first + length]
             for bins, logits in scan(score, dataset.sequence(chrom), states, bins_wanted, geometry, _BATCH_WINDOWS):
+                if not np.isfinite(logits).all():
+                    raise EbertError(
+                        f"model {model.path} gives no number for some bins of {chrom}",
+                        "try --precision fp32; if it stays, fine-tune again with a lower learning rate",
+                    )
                 for place, column in enumerate(columns):
                     result[bins, place] = model.calibration(model.tfs[column]).probabilities(logits[:, column])
                 advance(len(bins), chrom)

@@ -98,7 +98,7 @@ def _from_files(files: list[Path], source: Path) -> tuple[list[ChipExperiment], 
 
 
 def _from_sheet(sheet: Path) -> list[ChipExperiment]:
-    experiments = []
+    experiments: dict[tuple[str, str], ChipExperiment] = {}
     for line, row in read_sheet(sheet, ("tf", "cell", "peaks"), ("relaxed",)):
         peaks = sheet.parent / row["peaks"]
         relaxed = sheet.parent / row["relaxed"] if row.get("relaxed") else peaks
@@ -107,8 +107,10 @@ def _from_sheet(sheet: Path) -> list[ChipExperiment]:
                 raise InputError(
                     sheet, f"names {path}, which is not there", "paths are relative to the sheet", line=line
                 )
-        experiments.append(ChipExperiment(row["tf"], row["cell"], peaks, relaxed))
-    pairs = [(e.tf, e.cell) for e in experiments]
-    if twice := [pair for pair in pairs if pairs.count(pair) > 1]:
-        raise InputError(sheet, f"lists {twice[0][0]} in {twice[0][1]} twice", "keep one row per TF and cell type")
-    return experiments
+        pair = row["tf"], row["cell"]
+        if pair in experiments:
+            raise InputError(
+                sheet, f"lists {pair[0]} in {pair[1]} twice", "keep one row per TF and cell type", line=line
+            )
+        experiments[pair] = ChipExperiment(*pair, peaks, relaxed)
+    return list(experiments.values())

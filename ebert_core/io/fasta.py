@@ -82,7 +82,8 @@ class Fasta:
 @contextlib.contextmanager
 def _open(path: Path, stack: contextlib.ExitStack) -> Iterator[pysam.FastaFile]:
     if not path.is_file():
-        raise InputError(path, "is not there", "check the path of the genome's FASTA file")
+        what = "is a folder, expected a FASTA file" if path.is_dir() else "is not there"
+        raise InputError(path, what, "check the path of the genome's FASTA file")
     with path.open("rb") as raw:
         head = raw.read(18)
         raw.seek(-min(len(BGZIP_END), path.stat().st_size), os.SEEK_END)

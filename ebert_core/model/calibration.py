@@ -21,5 +21,5 @@ class Calibration:
 
 
 def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logistic function without overflow."""
-    return (0.5 * (1.0 + np.tanh(0.5 * x))).astype(np.float32)
+    """Logistic function without overflow, exact to float32 for small probabilities too: most bins have one."""
+    return np.exp(-np.logaddexp(np.float32(0), -x)).astype(np.float32)

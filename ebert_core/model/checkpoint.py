@@ -6,6 +6,8 @@ the encoder and the binding head, and remembers TFs, cell types, regions, assemb
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,16 +16,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ebert_core.artifacts import MANIFEST_NAME, build_manifest, check_file, file_entry, read_manifest, write_json
-from ebert_core.config import EncoderConfig
+from ebert_core.artifacts import (
+    CHECKPOINT_FORMAT,
+    MADE_BY,
+    MANIFEST_NAME,
+    MODEL_FORMAT,
+    build_manifest,
+    check_file,
+    file_entry,
+    read_manifest,
+    write_json,
+)
+from ebert_core.config import EncoderConfig, encoder_of
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, InputError
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.heads import BindingHead, MaskedLanguageHead
 from ebert_core.vocabulary import BASES
 
-CHECKPOINT_FORMAT: Final = 1
-MODEL_FORMAT: Final = 1
 WEIGHTS_FILE: Final = "weights.safetensors"
 
 
@@ -65,8 +75,14 @@ def save(folder: Path, kind: str, module: nn.Module, body: dict[str, Any]) -> No
 
 
 def save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Tensors by name into one safetensors file."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    """Tensors by name into one safetensors file; `OSError` where the disk is full."""
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        # safetensors keeps the system's error number in its words only.
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
+        raise
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -80,8 +96,8 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 def read_checkpoint(folder: Path) -> tuple[PretrainingModel, StateModel, dict[str, Any]]:
     """A pre-trained checkpoint: (modules on the CPU, its state model, its manifest)."""
     manifest = read_manifest(folder, "checkpoint", CHECKPOINT_FORMAT)
-    state_model = StateModel.from_json(manifest["vocabulary"]["state_model"])
-    module = PretrainingModel(EncoderConfig(**manifest["config"]["encoder"]), len(state_model.states))
+    config, state_model = _read_tokens(folder, manifest, "checkpoint")
+    module = PretrainingModel(config, len(state_model.states))
     _fill(module, folder, manifest, "checkpoint")
     return module, state_model, manifest
 
@@ -89,11 +105,30 @@ def read_checkpoint(folder: Path) -> tuple[PretrainingModel, StateModel, dict[st
 def read_model(folder: Path) -> tuple[BindingModel, StateModel, dict[str, Any]]:
     """A fine-tuned model: (modules on the CPU in evaluation mode, its state model, its manifest)."""
     manifest = read_manifest(folder, "model", MODEL_FORMAT)
-    state_model = StateModel.from_json(manifest["vocabulary"]["state_model"])
-    encoder = Encoder(EncoderConfig(**manifest["encoder"]), len(state_model.states))
-    module = BindingModel(encoder, len(manifest["tfs"]))
+    config, state_model = _read_tokens(folder, manifest, "model")
+    module = BindingModel(Encoder(config, len(state_model.states)), len(manifest["tfs"]))
     _fill(module, folder, manifest, "model")
     return module.eval(), state_model, manifest
+
+
+def _read_tokens(folder: Path, manifest: dict[str, Any], kind: str) -> tuple[EncoderConfig, StateModel]:
+    """The encoder's shape and the state model; `InputError` where this program cannot have written the manifest."""
+    path, rebuild = folder / MANIFEST_NAME, f"make it anew with `{MADE_BY[kind]}`"
+    for key in ("vocabulary", "files", *(["tfs"] if kind == "model" else [])):
+        if key not in manifest:
+            raise InputError(path, f"says nothing of its {key}", rebuild)
+    config = encoder_of(manifest, path)
+    try:
+        state_model = StateModel.from_json(manifest["vocabulary"]["state_model"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(path, "names no state model", rebuild) from None
+    known = vocabulary_entry(config, state_model)
+    for name in ("bases", "token_bp"):
+        if (found := manifest["vocabulary"].get(name)) != known[name]:
+            raise InputError(
+                path, f"was made for {name} {found}, this program and its weights have {known[name]}", rebuild
+            )
+    return config, state_model
 
 
 def _fill(module: nn.Module, folder: Path, manifest: dict[str, Any], kind: str) -> None:
@@ -105,8 +140,8 @@ def _fill(module: nn.Module, folder: Path, manifest: dict[str, Any], kind: str) 
 
 
 def require_same_states(found: StateModel, expected: StateModel, what: str) -> None:
-    """Refuse to join a model and states of different alphabets."""
-    if found != expected:
+    """Refuse to join a model and states of different alphabets; colours may differ."""
+    if [state.label for state in found.states] != [state.label for state in expected.states]:
         raise EbertError(
             f"{what} knows the {len(found.states)} states of {found.name}, the data have the "
             f"{len(expected.states)} states of {expected.name}",

@@ -60,7 +60,8 @@ class BindingObjective:
         )
         counts = torch.from_numpy(batch.counts).to(place)
         targets = torch.from_numpy(batch.bound).to(place)[counts].float()
-        return F.binary_cross_entropy_with_logits(logits[counts], targets), {}
+        total = F.binary_cross_entropy_with_logits(logits[counts], targets, reduction="sum")
+        return total / counts.sum().clamp(min=1), {}  # a mean of nothing would be NaN
 
     def evaluate(self) -> dict[str, Any]:
         """Mean auPRC over TFs and validation cell types, and each of them."""
@@ -121,7 +122,7 @@ class BindingObjective:
 def _thinned(regions: Sequence[Region], most_bp: int, piece_bp: int = 100_000) -> list[Region]:
     """Pieces of the regions, evenly spread, `most_bp` together."""
     pieces = [
-        Region(region.chrom, start, min(start + piece_bp, region.end))
+        Region(region.chrom, max(start, region.start), min(start + piece_bp, region.end))
         for region in regions
         for start in range(region.start // STATE_BIN_BP * STATE_BIN_BP, region.end, piece_bp)
     ]
@@ -132,12 +133,12 @@ def _thinned(regions: Sequence[Region], most_bp: int, piece_bp: int = 100_000) -
 
 
 def starting_encoder(
-    checkpoint: Path, scratch: EncoderConfig | None, state_model: StateModel, seed: int
+    checkpoint: Path | None, shape: EncoderConfig, state_model: StateModel, seed: int
 ) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder to fine-tune, and where it came from: a checkpoint, or fresh weights of a given shape."""
-    if scratch is not None:
+    """The encoder to fine-tune, and where it came from: a checkpoint, or fresh weights of `shape` where it is None."""
+    if checkpoint is None:
         torch.manual_seed(seed)
-        return Encoder(scratch, len(state_model.states)), {"scratch": scratch.model_dump()}
+        return Encoder(shape, len(state_model.states)), {"scratch": shape.model_dump()}
     pretrained, known, manifest = read_checkpoint(checkpoint)
     require_same_states(known, state_model, f"checkpoint {checkpoint}")
     origin = {"checkpoint": str(checkpoint), "weights": manifest["files"], "data": manifest["data"]}
@@ -174,43 +175,43 @@ def finetune(
     reporter.log(
         f"training on {_shown(data.train)}; validating on {_shown(data.valid)} of {', '.join(data.valid_cells)}"
     )
-    working = open_run(target)
-    state, best = train(
-        objective,
-        build_optimizer([(module.encoder, config.encoder_rate), (module.head, 1.0)], config.optimizer),
-        LoopConfig(
-            steps=config.steps,
-            parts=config.global_batch // config.micro_batch,
-            evaluate_every=config.evaluate_every,
-            checkpoint_every=config.evaluate_every,
-            patience=config.patience,
-            optimizer=config.optimizer,
-            seed=config.seed,
-        ),
-        device,
-        working,
-        reporter,
-        digest_of({"config": config.model_dump(), "data": data.describe(), "encoder": origin}),
-    )
-    module.load_state_dict(best)
-    calibrations, measures = objective.calibrate()
+    with open_run(target) as working:
+        state, best = train(
+            objective,
+            build_optimizer([(module.encoder, config.encoder_rate), (module.head, 1.0)], config.optimizer),
+            LoopConfig(
+                steps=config.steps,
+                parts=config.global_batch // config.micro_batch,
+                evaluate_every=config.evaluate_every,
+                checkpoint_every=config.evaluate_every,
+                patience=config.patience,
+                optimizer=config.optimizer,
+                seed=config.seed,
+            ),
+            device,
+            working,
+            reporter,
+            digest_of({"config": config.model_dump(), "data": data.describe(), "encoder": origin}),
+        )
+        module.load_state_dict(best)
+        calibrations, measures = objective.calibrate()
 
-    def write(folder: Path) -> None:
-        body = {
-            "tfs": list(data.tfs),
-            "config": config.model_dump(),
-            "encoder": trunk.config.model_dump(),
-            "vocabulary": vocabulary_entry(trunk.config, data.dataset.require_state_model()),
-            "data": data.describe(),
-            "started_from": origin,
-            "num_parameters": count_parameters(module),
-            "best_step": state.best_step,
-            "validation": measures,
-            "calibration": calibrations,
-        }
-        save(folder, "model", module, body)
+        def write(folder: Path) -> None:
+            body = {
+                "tfs": list(data.tfs),
+                "config": config.model_dump(),
+                "encoder": trunk.config.model_dump(),
+                "vocabulary": vocabulary_entry(trunk.config, data.dataset.require_state_model()),
+                "data": data.describe(),
+                "started_from": origin,
+                "num_parameters": count_parameters(module),
+                "best_step": state.best_step,
+                "validation": measures,
+                "calibration": calibrations,
+            }
+            save(folder, "model", module, body)
 
-    finish_run(working, target, write)
+        finish_run(working, target, write)
     return target.output
 
 

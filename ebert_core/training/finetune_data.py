@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -74,6 +75,7 @@ class FinetuneData:
             "train": listed(self.train),
             "valid": listed(self.valid),
             "assembly": self.dataset.assembly.to_json(),
+            "dataset": self.dataset.digests([*self.cells, *self.valid_cells]),
             "dataset_labels": {
                 tf: {cell: entry["sha256"] for cell, entry in self.dataset.manifest["labels"][tf].items()}
                 for tf in self.tfs
@@ -86,10 +88,13 @@ def choose_data(dataset: Dataset, choice: FinetuneChoice) -> FinetuneData:
 
     Raises:
         UnknownNameError: a TF, cell type or chromosome that the dataset lacks.
-        EbertError: nothing is left to train or to validate on, or no bin is bound there.
+        EbertError: nothing is left to train or to validate on, no bin is bound there, or something that is held out is
+            also asked for.
     """
     if not dataset.tfs:
         raise EbertError(f"dataset {dataset.path} holds no labels", "add some: `ebert prepare --chip DIR`")
+    if not choice.tfs:
+        raise EbertError("no TF was named", f"name some with --tf, or --tf all; {listing(dataset.tfs)}")
     everything = [name.casefold() for name in choice.tfs] == ["all"]
     tfs = dataset.tfs if everything else tuple(dict.fromkeys(dataset.resolve_tf(name) for name in choice.tfs))
     labelled = {cell for tf in tfs for cell in dataset.cells_of(tf)}
@@ -102,9 +107,14 @@ def choose_data(dataset: Dataset, choice: FinetuneChoice) -> FinetuneData:
         return cells
 
     held_out_cells = [dataset.resolve_cell(name) for name in choice.held_out_cells]
-    valid_cells = resolved(choice.valid_cells)
+    valid_cells = list(dict.fromkeys(resolved(choice.valid_cells)))
+    asked = list(dict.fromkeys(resolved(choice.cells)))
+    for cell in held_out_cells:
+        if cell in asked or cell in valid_cells:
+            way = "--valid-cell" if cell in valid_cells else "--cell"
+            raise EbertError(f"{cell} is held out and asked for at once", f"name it in {way} or in --hold-out-cell")
     not_trained = {*held_out_cells, *valid_cells}
-    cells = [cell for cell in resolved(choice.cells) or sorted(labelled) if cell not in not_trained]
+    cells = [cell for cell in asked or sorted(labelled) if cell not in not_trained]
     if not cells:
         raise EbertError("no cell type is left to train on", f"labels exist in: {listing(sorted(labelled))[7:]}")
     chroms = dataset.assembly.require(choice.chroms) if choice.chroms else _assayed(dataset, tfs, cells)
@@ -137,24 +147,26 @@ def _assayed(dataset: Dataset, tfs: Sequence[str], cells: Sequence[str]) -> list
 
 
 def _require_bound(data: FinetuneData, what: str, regions: Sequence[Region], cells: Sequence[str]) -> None:
-    for tf in data.tfs:
+    # A validation part without unbound bins has no ranking to measure and nothing to calibrate on.
+    needed = ((BOUND, "bound"), (UNBOUND, "unbound")) if what == "validation" else ((BOUND, "bound"),)
+    for tf, (label, name) in itertools.product(data.tfs, needed):
         pairs = [cell for cell in cells if cell in data.dataset.cells_of(tf)]
-        if not any(_bound_strides(data.dataset, tf, cell, regions).size for cell in pairs):
+        if not any(_strides_of(label, data.dataset, tf, cell, regions).size for cell in pairs):
             raise EbertError(
-                f"{tf} has no bound bin in the {what} part ({', '.join(map(str, regions)) or 'empty'}) of "
+                f"{tf} has no {name} bin in the {what} part ({', '.join(map(str, regions)) or 'empty'}) of "
                 f"{', '.join(pairs) or 'any chosen cell type'}",
                 "choose other chromosomes (--chrom, --valid-chrom) or cell types (--cell), or leave this TF out",
             )
 
 
-def _bound_strides(dataset: Dataset, tf: str, cell: str, regions: Sequence[Region]) -> NDArray[np.int64]:
-    """Flat strides at which bound bins of the regions begin."""
+def _strides_of(label: int, dataset: Dataset, tf: str, cell: str, regions: Sequence[Region]) -> NDArray[np.int64]:
+    """Flat strides at which bins of the regions with this label begin."""
     packed = dataset.flat_packed_labels(tf, cell)
     found = []
     for region in regions:
         offset = dataset.assembly.offset(region.chrom)
         first, last = (offset + region.start) // STATE_BIN_BP, -(-(offset + region.end) // STATE_BIN_BP)
-        strides = first * STRIDES_PER_BIN + np.flatnonzero(unpack_labels(packed[first:last]) == BOUND)
+        strides = first * STRIDES_PER_BIN + np.flatnonzero(unpack_labels(packed[first:last]) == label)
         inside = (strides * STRIDE_BP >= offset + region.start) & (strides * STRIDE_BP + BIN_BP <= offset + region.end)
         found.append(strides[inside])
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
@@ -185,7 +197,8 @@ class BindingWindows:
         self._reader = WindowReader(
             data.dataset, [cell if cell in with_states else None for cell in data.cells], config.window_bp
         )
-        self._starts = eligible_starts(data.dataset, data.train, config.window_bp)
+        # Sorted, because windows around a bin are looked up; regions may come in any order of chromosomes.
+        self._starts = np.sort(eligible_starts(data.dataset, data.train, config.window_bp))
         if len(self._starts) == 0:
             raise EbertError(
                 f"no window of {config.window_bp:,} bp without N-runs or excluded regions is in the training part",
@@ -199,7 +212,7 @@ class BindingWindows:
             if cell in data.dataset.cells_of(tf)
         }
         bound = {
-            pair: _bound_strides(data.dataset, data.tfs[pair[0]], data.cells[pair[1]], data.train)
+            pair: _strides_of(BOUND, data.dataset, data.tfs[pair[0]], data.cells[pair[1]], data.train)
             for pair in self._labels
         }
         self._bound = [(cell, strides) for (_, cell), strides in bound.items() if len(strides)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ebert_core.artifacts import publish_file
 
 
 class Journal:
@@ -13,16 +16,14 @@ class Journal:
 
     Args:
         path: the `.jsonl` file.
-        keep_until: on resume, events of later steps (of the run that was cut off) are dropped first; None starts anew.
+        keep_until: event -> last step to keep. Later events, of a run that was cut off, are dropped first.
     """
 
-    def __init__(self, path: Path, keep_until: int | None = None) -> None:
-        kept = [] if keep_until is None else [event for event in read_journal(path) if event["step"] <= keep_until]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = path.open("w", encoding="utf-8")
-        for event in kept:
-            self._handle.write(json.dumps(event) + "\n")
-        self._handle.flush()
+    def __init__(self, path: Path, keep_until: Mapping[str, int]) -> None:
+        kept = [event for event in read_journal(path) if event["step"] <= keep_until.get(event["event"], 0)]
+        with publish_file(path, overwrite=True) as staged:
+            staged.write_text("".join(json.dumps(event) + "\n" for event in kept), encoding="utf-8")
+        self._handle = path.open("a", encoding="utf-8")
         self._started = time.monotonic()
 
     def write(self, event: str, step: int, **values: Any) -> None:

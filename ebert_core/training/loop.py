@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from ebert_core.errors import EbertError
 from ebert_core.model.checkpoint import load_weights, save_weights
 from ebert_core.model.device import Device
 from ebert_core.reporting import Reporter
+from ebert_core.training.interrupts import uninterrupted
 from ebert_core.training.journal import Journal
 from ebert_core.training.schedule import learning_rate
 
@@ -74,9 +76,16 @@ class LoopConfig:
 
 @dataclass
 class LoopState:
-    """Where a run stands: what a resume needs beside weights and optimiser."""
+    """Where a run stands: what a resume needs beside weights and optimiser.
+
+    Attributes:
+        step: optimiser steps done.
+        evaluated: step of the last evaluation done; a run stopped during an evaluation repeats it.
+        best_score, best_step, best_figures: of the best evaluation.
+    """
 
     step: int = 0
+    evaluated: int = 0
     best_score: float = float("-inf")
     best_step: int = 0
     best_figures: dict[str, Any] | None = None
@@ -105,24 +114,23 @@ def train(
         KeyboardInterrupt: passed on after the resume point was saved.
     """
     state, best = _restore(folder, objective.module, optimizer, fingerprint)
-    journal = Journal(folder / JOURNAL_FILE, keep_until=state.step if state.step else None)
+    journal = Journal(folder / JOURNAL_FILE, keep_until={"train": state.step, "evaluate": state.evaluated})
     if state.step:
         reporter.log(f"resumed at step {state.step:,} of {config.steps:,}")
     try:
         with reporter.task("training", config.steps - state.step, "steps") as advance:
-            while state.step < config.steps:
-                figures = _step(objective, optimizer, config, device, state.step)
-                state.step += 1
-                if state.step % _LOG_EVERY == 0 or state.step == config.steps:
-                    journal.write("train", state.step, **figures)
-                advance(1, f"loss {figures['loss']:.4f}")
-                if state.step % config.evaluate_every == 0 or state.step == config.steps:
-                    best = _evaluate(objective, state, best, journal, reporter)
-                    if _is_stale(state, config):
-                        reporter.log(f"stopped at step {state.step:,}: no better score since step {state.best_step:,}")
-                        break
-                if state.step % config.checkpoint_every == 0:
+            while True:
+                if _evaluation_is_due(state, config):
+                    _evaluate(objective, state, best, journal, reporter)
+                if _is_stale(state, config):
+                    reporter.log(f"stopped at step {state.step:,}: no better score since step {state.best_step:,}")
+                    break
+                if state.step and state.step % config.checkpoint_every == 0:
                     _save(folder, objective.module, optimizer, state, best, fingerprint)
+                if state.step >= config.steps:
+                    break
+                loss = _step(objective, optimizer, config, device, state, journal)
+                advance(1, f"loss {loss:.4f}")
     except KeyboardInterrupt:
         _save(folder, objective.module, optimizer, state, best, fingerprint)
         reporter.warn(f"interrupted at step {state.step:,}; go on with --resume")
@@ -133,12 +141,20 @@ def train(
 
 
 def _step(
-    objective: Objective, optimizer: torch.optim.Optimizer, config: LoopConfig, device: Device, step: int
-) -> dict[str, float]:
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    config: LoopConfig,
+    device: Device,
+    state: LoopState,
+    journal: Journal,
+) -> float:
+    """One optimiser step; returns its loss."""
+    step = state.step
     rate = learning_rate(step, config.steps, config.optimizer)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]
-    torch.manual_seed((config.seed << 32) + step)  # dropout
+    # For dropout. Mixed, because the CPU's generator takes the lowest 32 bits of a seed only.
+    torch.manual_seed(int(np.random.SeedSequence([config.seed, step]).generate_state(1)[0]))
     objective.module.train()
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
@@ -152,25 +168,37 @@ def _step(
     if not torch.isfinite(norm):
         raise EbertError(
             f"the loss or its gradient is not finite at step {step + 1:,} (loss {sums['loss']})",
-            "lower the learning rate (--set optimizer.learning_rate=...); the last resume point is still there",
+            "the last resume point is still there; if this comes again, lower the learning rate "
+            "(--set optimizer.learning_rate=...) and start anew with --overwrite",
         )
-    optimizer.step()
-    return {**sums, "gradient_norm": float(norm), "learning_rate": rate}
+    with uninterrupted():
+        optimizer.step()
+        state.step += 1
+        if state.step % _LOG_EVERY == 0 or state.step == config.steps:
+            journal.write("train", state.step, **sums, gradient_norm=float(norm), learning_rate=rate)
+    return sums["loss"]
+
+
+def _evaluation_is_due(state: LoopState, config: LoopConfig) -> bool:
+    on_time = state.step % config.evaluate_every == 0 or state.step == config.steps
+    return on_time and state.step > state.evaluated
 
 
 def _evaluate(
     objective: Objective, state: LoopState, best: dict[str, Tensor], journal: Journal, reporter: Reporter
-) -> dict[str, Tensor]:
+) -> None:
+    """Score the module; where that is the best score yet, its weights go into `best`."""
     objective.module.eval()
     with torch.inference_mode():
         figures = objective.evaluate()
-    journal.write("evaluate", state.step, **figures)
+    with uninterrupted():
+        journal.write("evaluate", state.step, **figures)
+        state.evaluated = state.step
+        if figures["score"] > state.best_score:
+            state.best_score, state.best_step, state.best_figures = figures["score"], state.step, figures
+            best.update((name, tensor.detach().clone()) for name, tensor in objective.module.state_dict().items())
     shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
     reporter.log(f"step {state.step:,}: {shown}")
-    if figures["score"] > state.best_score:
-        state.best_score, state.best_step, state.best_figures = figures["score"], state.step, figures
-        return {name: tensor.detach().clone() for name, tensor in objective.module.state_dict().items()}
-    return best
 
 
 def _is_stale(state: LoopState, config: LoopConfig) -> bool:

@@ -29,7 +29,7 @@ from ebert_core.training.run_folder import RunTarget, finish_run, open_run
 from ebert_core.training.schedule import build_optimizer
 from ebert_core.vocabulary import BASE_N, NUM_BASES
 
-# Without --valid, this share at the end of every chromosome is held back to score the run.
+# Without --valid-chrom, this share of every chromosome is held back to score the run.
 _VALID_FRACTION: Final = 0.02
 _IGNORED: Final = -100
 _TRAIN_STREAM, _VALID_STREAM = 0, 1
@@ -73,6 +73,7 @@ class PretrainData:
             "train": [[r.chrom, r.start, r.end] for r in self.train],
             "valid": [[r.chrom, r.start, r.end] for r in self.valid],
             "assembly": self.dataset.assembly.to_json(),
+            "dataset": self.dataset.digests(self.cells),
         }
 
 
@@ -195,36 +196,36 @@ def pretrain(
         f"device {device.describe()}; {count_parameters(module):,} parameters; reading "
         f"{objective.num_windows:,} (window, cell type) pairs of {config.window_bp:,} bp"
     )
-    working = open_run(target)
-    state, best = train(
-        objective,
-        build_optimizer([(module, 1.0)], config.optimizer),
-        LoopConfig(
-            steps=config.steps,
-            parts=config.global_batch // config.micro_batch,
-            evaluate_every=config.evaluate_every,
-            checkpoint_every=config.checkpoint_every,
-            patience=None,
-            optimizer=config.optimizer,
-            seed=config.seed,
-        ),
-        device,
-        working,
-        reporter,
-        digest_of({"config": config.model_dump(), "data": data.describe()}),
-    )
-    module.load_state_dict(best)
+    with open_run(target) as working:
+        state, best = train(
+            objective,
+            build_optimizer([(module, 1.0)], config.optimizer),
+            LoopConfig(
+                steps=config.steps,
+                parts=config.global_batch // config.micro_batch,
+                evaluate_every=config.evaluate_every,
+                checkpoint_every=config.checkpoint_every,
+                patience=None,
+                optimizer=config.optimizer,
+                seed=config.seed,
+            ),
+            device,
+            working,
+            reporter,
+            digest_of({"config": config.model_dump(), "data": data.describe()}),
+        )
+        module.load_state_dict(best)
 
-    def write(folder: Path) -> None:
-        body = {
-            "config": config.model_dump(),
-            "vocabulary": vocabulary_entry(config.encoder, state_model),
-            "data": data.describe(),
-            "num_parameters": count_parameters(module),
-            "best_step": state.best_step,
-            "held_out": state.best_figures,
-        }
-        save(folder, "checkpoint", module, body)
+        def write(folder: Path) -> None:
+            body = {
+                "config": config.model_dump(),
+                "vocabulary": vocabulary_entry(config.encoder, state_model),
+                "data": data.describe(),
+                "num_parameters": count_parameters(module),
+                "best_step": state.best_step,
+                "held_out": state.best_figures,
+            }
+            save(folder, "checkpoint", module, body)
 
-    finish_run(working, target, write)
+        finish_run(working, target, write)
     return target.output

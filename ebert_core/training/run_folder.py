@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ebert_core.artifacts import publish_folder, refuse_existing
+from ebert_core.artifacts import exclusive_lock, publish_folder, refuse_existing
 from ebert_core.errors import EbertError
 from ebert_core.training.loop import JOURNAL_FILE, resume_points
 
@@ -19,7 +20,7 @@ class RunTarget:
     Attributes:
         output: folder to publish.
         overwrite: replace a finished output, start an unfinished run anew.
-        resume: go on with an unfinished run.
+        resume: go on with an unfinished run; one that was stopped before its first resume point begins anew.
     """
 
     output: Path
@@ -27,24 +28,26 @@ class RunTarget:
     resume: bool = False
 
 
-def open_run(target: RunTarget) -> Path:
-    """The working folder of a run.
+@contextlib.contextmanager
+def open_run(target: RunTarget) -> Iterator[Path]:
+    """Yield the working folder of a run, and keep other runs from it meanwhile.
 
     Raises:
         OutputExistsError: the output is there and may not be replaced.
-        EbertError: an unfinished run is there and neither `overwrite` nor `resume` was given, or there is none to
-        resume.
+        EbertError: another run is writing it, or an unfinished run is there and neither `overwrite` nor `resume` was
+            given.
     """
     refuse_existing(target.output, target.overwrite)
-    working = target.output.with_name(f"{target.output.name}.partial")
-    if working.exists() and target.overwrite and not target.resume:
-        shutil.rmtree(working)
-    if resume_points(working) and not target.resume:
-        raise EbertError(
-            f"{working} holds an unfinished run", "pass --resume to go on, or --overwrite to start it anew"
-        )
-    working.mkdir(parents=True, exist_ok=True)
-    return working
+    with exclusive_lock(target.output):
+        working = target.output.with_name(f"{target.output.name}.partial")
+        if working.exists() and target.overwrite and not target.resume:
+            shutil.rmtree(working)
+        if resume_points(working) and not target.resume:
+            raise EbertError(
+                f"{working} holds an unfinished run", "pass --resume to go on, or --overwrite to start it anew"
+            )
+        working.mkdir(exist_ok=True)
+        yield working
 
 
 def finish_run(working: Path, target: RunTarget, write: Callable[[Path], None]) -> None:
