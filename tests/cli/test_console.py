@@ -1,0 +1,129 @@
+"""What happens between a command and its user: exit codes, streams, lists typed with commas."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebert_cli.console import ConsoleReporter, guarded, split_names
+from ebert_cli.options import split_regions
+from ebert_core.errors import EbertError
+
+
+def raised(fault):
+    @guarded
+    def command():
+        raise fault
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    return caught.value.exit_code
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [
+        (EbertError("it is [bold]odd[/bold]", "mend [it]"), 1, "error: it is [bold]odd[/bold]\nhint: mend [it]\n"),
+        (EbertError("no hint"), 1, "error: no hint\n"),
+        (EbertError("x" * 500, "y"), 1, f"error: {'x' * 500}\nhint: y\n"),
+        (MemoryError(), 1, "error: not enough memory\nhint: ask for fewer chromosomes"),
+        (OSError(errno.ENOSPC, "No space"), 1, "error: no space left on the device while writing the output\n"),
+        (PermissionError(errno.EACCES, "x"), 1, "error: not allowed to write the output\n"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 1, "error: a/b: Not a directory\nhint: "),
+        (OSError("7 requested and 0 written"), 1, "error: a file: 7 requested and 0 written\nhint: "),
+        (KeyboardInterrupt(), 130, "interrupted: "),
+    ],
+)
+def test_what_a_command_raises_becomes_words_and_a_code(capsys, fault, code, says):
+    assert raised(fault) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(says)
+    assert "Traceback" not in output.err
+
+
+def test_a_bug_is_not_hidden():
+    @guarded
+    def command():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command()
+
+
+def test_termination_is_an_interrupt_with_its_own_code(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+
+    @guarded
+    def command():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 143
+    assert capsys.readouterr().err.startswith("interrupted: ")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_reporter_keeps_to_stderr(capsys):
+    for quiet in (False, True):
+        reporter = ConsoleReporter(quiet)
+        reporter.log("a [bracket]")
+        reporter.warn("careful [here]")
+        with reporter.task("working", 10, "bp") as advance:
+            advance(5, "chr1")
+            advance(5)
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err == ("" if quiet else "a [bracket]\n") + "warning: careful [here]\n"
+
+
+def test_a_long_task_tells_its_rate_in_a_pipe(capsys, monkeypatch):
+    clock = iter([0.0, 4.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with ConsoleReporter().task("reading", 2_000_000, "bp"):
+        pass
+    assert capsys.readouterr().err == "reading: 2.0M bp in 4.0 s (500.0k bp/s)\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        (None, []),
+        ([], []),
+        (["CTCF,MAX", "REST"], ["CTCF", "MAX", "REST"]),
+        ([" CTCF , MAX ,, "], ["CTCF", "MAX"]),
+        ([","], []),
+    ],
+)
+def test_names_with_commas(typed, names):
+    assert split_names(typed) == names
+
+
+@pytest.mark.parametrize(
+    ("typed", "regions"),
+    [
+        (None, []),
+        (["chr1,chr20:5,000,000-6,000,000"], ["chr1", "chr20:5,000,000-6,000,000"]),
+        (["chr20:5,000-6,000,chr21:0-1,000,000"], ["chr20:5,000-6,000", "chr21:0-1,000,000"]),
+        (["chr1:0-500,chr2", "X"], ["chr1:0-500", "chr2", "X"]),
+        (["20,21,22"], ["20", "21", "22"]),
+        (["chr1:5,000-, chr2"], ["chr1:5,000-", "chr2"]),
+    ],
+)
+def test_regions_with_commas(typed, regions):
+    assert split_regions(typed) == regions
+
+
+@given(st.lists(st.tuples(st.integers(1, 22), st.integers(0, 10**8), st.integers(0, 10**8)), max_size=4))
+def test_regions_as_printed_come_apart_again(triples):
+    texts = [f"chr{chrom}:{start:,}-{end:,}" for chrom, start, end in triples]
+    assert split_regions([",".join(texts)]) == texts

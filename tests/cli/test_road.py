@@ -1,0 +1,421 @@
+"""The five commands one after the other on the toy world, as a user types them; stops, pipes and faults on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyBigWig
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from ebert_cli.app import app
+from ebert_core.inference import predictor
+from ebert_core.training.journal import read_journal
+from ebert_core.training.loop import resume_points
+
+DEVICE = ["--threads", "1", "--precision", "fp32"]
+
+
+def sets(**values: object) -> list[str]:
+    return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
+
+
+PRETRAIN = [
+    "pretrain", *DEVICE,
+    *sets(encoder__width=16, encoder__num_layers=1, encoder__num_heads=2, encoder__stem_channels=8, window_bp=1_000,
+          global_batch=4, micro_batch=2, valid_windows=4, evaluate_every=10, checkpoint_every=3),
+]  # fmt: skip
+FINETUNE = [
+    "finetune", *DEVICE, "--hold-out-cell", "HepG2", "--steps", "6",
+    *sets(window_bp=1_000, context_bp=200, global_batch=4, micro_batch=2, evaluate_every=3),
+]  # fmt: skip
+PREDICT = ["predict", *DEVICE]
+
+
+def run(folder: Path, *arguments: str, stdin: str | None = None) -> Result:
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+def ran(folder: Path, *arguments: str, stdin: str | None = None) -> Result:
+    result = run(folder, *arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def prepare_arguments(toy_files) -> list[str]:
+    return [
+        "prepare", "--genome", str(toy_files.genome), "--states", str(toy_files.states), "--chip", str(toy_files.chip),
+        "--accessibility", str(toy_files.accessibility), "--exclude", str(toy_files.exclude),
+    ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_it_was() -> Iterator[None]:
+    """The commands set threads and an environment variable of their process."""
+    threads, policy = torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY")
+    yield
+    torch.set_num_threads(threads)
+    if policy is None:
+        os.environ.pop("OMP_WAIT_POLICY", None)
+
+
+def walk(folder: Path, toy_files) -> Path:
+    """prepare, pretrain, finetune and predict with no path given."""
+    ran(folder, *prepare_arguments(toy_files))
+    ran(folder, *PRETRAIN, "--steps", "6")
+    ran(folder, *FINETUNE, "--tf", "CTCF")
+    ran(folder, *PREDICT, "--tf", "CTCF", "--cell", "HepG2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def road(toy_files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the road was walked; do not change it."""
+    return walk(tmp_path_factory.mktemp("road"), toy_files)
+
+
+@pytest.fixture
+def copy_of_road(road: Path, tmp_path: Path) -> Path:
+    """One that may be changed."""
+    return Path(shutil.copytree(road, tmp_path / "road"))
+
+
+def test_each_stop_leaves_its_artifact_where_the_next_one_looks(road: Path) -> None:
+    names = {path.relative_to(road).as_posix() for path in road.rglob("*") if path.is_file()}
+    assert {name for name in names if not name.startswith("dataset/")} == {
+        "pretrained/ebert.json",
+        "pretrained/journal.jsonl",
+        "pretrained/weights.safetensors",
+        "models/CTCF/ebert.json",
+        "models/CTCF/journal.jsonl",
+        "models/CTCF/weights.safetensors",
+        "predictions/CTCF.HepG2.bw",
+        "predictions/CTCF.HepG2.narrowPeak",
+        "predictions/CTCF.HepG2.ebert.json",
+    }
+    assert {name for name in names if name.count("/") == 1 and name.startswith("dataset/")} == {
+        "dataset/ebert.json", "dataset/sequence.npy", "dataset/excluded.npy",
+    }  # fmt: skip
+
+
+def test_evaluate_ends_the_road(copy_of_road: Path) -> None:
+    result = ran(copy_of_road, "evaluate")
+    assert "CTCF in HepG2" in result.stdout
+    assert sorted(path.name for path in (copy_of_road / "report").iterdir()) == [
+        "ebert.json", "report.html", "report.json", "report.tsv",
+    ]  # fmt: skip
+    text = (copy_of_road / "report" / "report.html").read_text()
+    assert "CTCF" in text
+    assert "HepG2" in text
+
+
+def test_the_first_line_of_a_run_names_device_precision_threads_and_size(tmp_path: Path, road: Path) -> None:
+    result = ran(road, *PRETRAIN, "--steps", "1", "--output", str(tmp_path / "p"))
+    first = result.stderr.splitlines()[0]
+    for word in ("cpu (1 threads)", "fp32", "parameters", "1,000 bp"):
+        assert word in first
+    assert result.stdout == ""
+
+
+def test_equal_seeds_give_equal_bytes(road: Path, toy_files, tmp_path: Path) -> None:
+    again = walk(tmp_path, toy_files)
+    for name in ("predictions/CTCF.HepG2.bw", "predictions/CTCF.HepG2.narrowPeak", "models/CTCF/weights.safetensors"):
+        assert (again / name).read_bytes() == (road / name).read_bytes(), name
+
+
+def entries(path: Path) -> list[tuple[str, int, int, float]]:
+    with pyBigWig.open(str(path)) as opened:
+        return [(chrom, *row) for chrom in opened.chroms() for row in opened.intervals(chrom) or ()]
+
+
+def bed(text: str) -> list[tuple[str, int, int, float]]:
+    rows = [line.split("\t") for line in text.splitlines()]
+    return [(chrom, int(start), int(end), float(value)) for chrom, start, end, value in rows]
+
+
+def test_a_stream_holds_what_the_big_wig_holds(road: Path) -> None:
+    result = ran(road, *PREDICT, "--tf", "ctcf", "--cell", "hepg2", "-o", "-")
+    assert result.stderr == ""
+    expected = entries(road / "predictions" / "CTCF.HepG2.bw")
+    found = bed(result.stdout)
+    assert [(c, s + 75, e - 75) for c, s, e, _ in found] == [(c, s, e) for c, s, e, _ in expected]
+    assert [v for *_, v in found] == pytest.approx([v for *_, v in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("way", ["--chrom", "--regions", "stdin"])
+def test_regions_three_ways(road: Path, tmp_path: Path, way: str) -> None:
+    rows = "2\t1000\t3000\nchr1\t500\t900\n"
+    arguments = {
+        "--chrom": ["--chrom", "2:1,000-3,000,chr1:500-900"],
+        "--regions": ["--regions", str(tmp_path / "some.bed")],
+        "stdin": ["--regions", "-"],
+    }[way]
+    (tmp_path / "some.bed").write_text(rows)
+    result = ran(road, *PREDICT, "--tf", "CTCF", "--cell", "HepG2", "-o", "-", *arguments, stdin=rows)
+    starts = [(chrom, start) for chrom, start, *_ in bed(result.stdout)]
+    assert starts == [("chr1", at) for at in range(400, 800, 50)] + [("chr2", at) for at in range(900, 2_900, 50)]
+
+
+def test_a_cells_states_from_a_file_predict_what_the_dataset_predicts(road: Path, toy_files, tmp_path: Path) -> None:
+    states = next(toy_files.states.glob("HepG2*"))
+    ran(road, *PREDICT, "--tf", "CTCF", "--cell", "Stranger", "--states", str(states), "-o", str(tmp_path))
+    found = (tmp_path / "CTCF.Stranger.bw").read_bytes()
+    assert found == (road / "predictions" / "CTCF.HepG2.bw").read_bytes()
+    sidecar = json.loads((tmp_path / "CTCF.Stranger.ebert.json").read_text())
+    assert (sidecar["cell"], sidecar["states"]) == ("Stranger", str(states))
+
+
+def test_names_and_the_lack_of_states(road: Path, tmp_path: Path) -> None:
+    result = ran(road, *PREDICT, "--tf", "ctcf,CTCF", "--cell", "E118", "--no-states", "-o", str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "CTCF.HepG2.bw", "CTCF.HepG2.ebert.json", "CTCF.HepG2.narrowPeak",
+    ]  # fmt: skip
+    assert "warning" in result.stderr
+    assert (tmp_path / "CTCF.HepG2.bw").read_bytes() != (road / "predictions" / "CTCF.HepG2.bw").read_bytes()
+
+
+def test_several_tfs_in_one_model(road: Path, tmp_path: Path) -> None:
+    ran(road, *FINETUNE, "--tf", "ALL", "--output", str(tmp_path / "all"))
+    ran(road, *PREDICT, "--tf", "MAX,CTCF", "--cell", "HepG2", "-m", str(tmp_path / "all"), "-o", str(tmp_path / "out"))
+    assert len(list((tmp_path / "out").glob("*.bw"))) == 2
+    sites = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.narrowPeak")}
+    assert set(sites) == {"CTCF.HepG2.narrowPeak", "MAX.HepG2.narrowPeak"}
+
+
+def test_all_tfs_have_a_model_called_all(copy_of_road: Path) -> None:
+    ran(copy_of_road, *FINETUNE, "--tf", "All", "--steps", "1")
+    assert json.loads((copy_of_road / "models" / "all" / "ebert.json").read_text())["tfs"] == ["CTCF", "MAX"]
+
+
+def test_quiet_says_nothing(road: Path, tmp_path: Path) -> None:
+    result = ran(road, *PREDICT, "--tf", "CTCF", "--cell", "HepG2", "-o", str(tmp_path), "--quiet", "--chrom", "chr2")
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+# --- faults: one error, one hint, exit 1, nothing written
+
+
+PREDICT_CTCF = [*PREDICT, "--tf", "CTCF", "--cell", "HepG2"]
+ELSEWHERE = ["-o", "elsewhere"]
+FAULTS = {
+    "unknown TF": ([*PREDICT, "--tf", "CTFC", "--cell", "HepG2"], "unknown TF 'CTFC'", "did you mean CTCF"),
+    "TF that the model lacks": (
+        [*PREDICT, "--tf", "MAX", "--cell", "HepG2", "-m", "models/CTCF"], "unknown TF 'MAX'", "CTCF"
+    ),
+    "unknown cell": ([*PREDICT, "--tf", "CTCF", "--cell", "HepG3"], "unknown cell type 'HepG3'", "did you mean HepG2"),
+    "predictions exist": (PREDICT_CTCF, "CTCF.HepG2.bw already exists", "--overwrite"),
+    "output is a file": ([*PREDICT_CTCF, "-o", "taken"], "taken", ""),
+    "two TFs in one stream": (["predict", "--tf", "A,B", "--cell", "X", "-o", "-"], "2 TFs", "one TF"),
+    "two ways to choose": ([*PREDICT_CTCF, "--chrom", "chr1", "--regions", "x.bed"], "--regions were both", "one"),
+    "unknown chromosome": ([*PREDICT_CTCF, "--chrom", "chr7"], "unknown chromosome 'chr7'", "chr1"),
+    "region past the end": ([*PREDICT_CTCF, "--chrom", "chr2:40,000-41,338"], "past the end of chr2 (41,337 bp)", ""),
+    "regions are missing": ([*PREDICT_CTCF, "--regions", "x.bed"], "x.bed: is not there", ""),
+    "regions are empty": ([*PREDICT_CTCF, "--regions", "taken"], "no data lines", ""),
+    "nothing to score": ([*PREDICT_CTCF, *ELSEWHERE, "--chrom", "chrShort"], "no value was written", "regions"),
+    "states are missing": (["predict", "--tf", "CTCF", "--cell", "X", "--states", "x.bed"], "x.bed: is not there", ""),
+    "no such model": ([*PREDICT_CTCF, "-m", "models/MAX"], "model models/MAX is not there", "ebert finetune"),
+    "a checkpoint is no model": ([*PREDICT_CTCF, "-m", "pretrained"], "holds a checkpoint, expected a model", ""),
+    "no dataset": ([*PREDICT_CTCF, "-d", "nothing"], "dataset nothing is not there", "ebert prepare"),
+    "unknown device": ([*PREDICT_CTCF, *ELSEWHERE, "--device", "gpu"], "unknown device 'gpu'", "cuda"),
+    "unknown precision": ([*PREDICT_CTCF, "--precision", "fp16"], "unknown precision 'fp16'", "bf16"),
+    "checkpoint exists": ([*PRETRAIN, "--steps", "1"], "pretrained already exists", "--overwrite"),
+    "unknown preset": (["pretrain", "-p", "tinny"], "unknown preset 'tinny'", "did you mean tiny"),
+    "unknown setting": (["pretrain", "--set", "encoder.with=3"], "encoder.with is not a setting", "width"),
+    "impossible setting": (["pretrain", "--set", "encoder.token_bp=7"], "does not divide 50", ""),
+    "setting that is no number": (["pretrain", "--set", "steps=many"], "steps = 'many'", ""),
+    "seed too large": (["pretrain", "--seed", str(2**32)], "seed", ""),
+    "no window of that length": ([*PRETRAIN, "-o", "x", "--set", "window_bp=30000"], "no window of 30,000 bp", ""),
+    "no cell left": ([*PRETRAIN, "-o", "x", "--exclude-cell", "E116,HepG2,MyCell"], "no cell type is left", "--cell"),
+    "model exists": ([*FINETUNE, "--tf", "CTCF"], "CTCF already exists", "--overwrite"),
+    "no checkpoint": ([*FINETUNE, "--tf", "MAX", "--checkpoint", "x"], "checkpoint x is not there", "ebert pretrain"),
+    "TF without labels": ([*FINETUNE, "--tf", "RAD21"], "unknown TF 'RAD21'", "CTCF"),
+    "held out and asked for": ([*FINETUNE, "--tf", "MAX", "--valid-cell", "E118"], "HepG2 is held out", ""),
+    "no name at all": ([*FINETUNE, "--tf", ","], "no TF was named", "CTCF"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(copy_of_road: Path, digest_tree: Callable[[Path], dict], fault: str) -> None:
+    arguments, message, hint = FAULTS[fault]
+    (copy_of_road / "taken").write_text("")
+    before = digest_tree(copy_of_road)
+    result = run(copy_of_road, *arguments)
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert message in lines[errors[0]]
+    assert hint in "\n".join(lines[errors[0] + 1 :])
+    assert "Traceback" not in result.stderr
+    assert digest_tree(copy_of_road) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*PREDICT_CTCF, "--threshold", "2"],
+        ["pretrain", "--steps", "0"],
+        ["finetune"],
+        ["predict", "--tf", "CTCF"],
+        ["pretrain", "--thread", "1"],
+    ],
+)
+def test_wrong_usage(road: Path, arguments: list[str]) -> None:
+    result = run(road, *arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments"),
+    [
+        ("models/CTCF/weights.safetensors", [*PREDICT_CTCF, *ELSEWHERE]),
+        ("models/CTCF/ebert.json", [*PREDICT_CTCF, *ELSEWHERE, "-m", "models/CTCF"]),
+        ("pretrained/weights.safetensors", [*FINETUNE, "--tf", "MAX"]),
+        ("pretrained/ebert.json", [*FINETUNE, "--tf", "MAX"]),
+        ("dataset/sequence.npy", [*PREDICT_CTCF, *ELSEWHERE]),
+        ("dataset/states/HepG2.npy", [*PREDICT_CTCF, *ELSEWHERE]),
+    ],
+)
+def test_damaged_artifacts_are_refused(copy_of_road: Path, file: str, arguments: list[str]) -> None:
+    path = copy_of_road / file
+    if path.suffix == ".json":
+        path.write_text(path.read_text().replace('"token_bp": 10', '"token_bp": 7'))
+    else:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    result = run(copy_of_road, *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.count("error: ") == 1
+    assert file in result.stderr
+    assert "Traceback" not in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+# --- stops
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_prediction_leaves_nothing(
+    copy_of_road: Path, monkeypatch: pytest.MonkeyPatch, digest_tree: Callable[[Path], dict], number: int, code: int
+) -> None:
+    def stopped(*_: object) -> Iterator[None]:
+        signal.raise_signal(number)
+        yield
+
+    before = digest_tree(copy_of_road)
+    monkeypatch.setattr(predictor, "scan", stopped)
+    result = run(copy_of_road, *PREDICT_CTCF, "-o", "elsewhere")
+    assert result.exit_code == code
+    assert "interrupted" in result.stderr
+    assert digest_tree(copy_of_road) == before
+
+
+@pytest.fixture
+def unfinished(road: Path, tmp_path: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
+    """A function that begins `ebert pretrain --steps N` in its own process and returns once it has a resume point."""
+    started: list[subprocess.Popen[str]] = []
+    shutil.copytree(road / "dataset", tmp_path / "dataset")
+
+    def begin(steps: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ebert_cli", *PRETRAIN, "--steps", str(steps)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+        )
+        started.append(process)
+        until = time.monotonic() + 60
+        while not resume_points(tmp_path / "pretrained.partial"):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_saves_and_says_how_to_go_on(
+    unfinished: Callable[[int], subprocess.Popen[str]], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = unfinished(100_000)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert len(resume_points(tmp_path / "pretrained.partial")) == 1
+    assert not (tmp_path / "pretrained").exists()
+    refused = run(tmp_path, *PRETRAIN, "--steps", "100000")
+    assert refused.exit_code == 1
+    assert "--resume" in refused.stderr
+    other = run(tmp_path, *PRETRAIN, "--steps", "99", "--resume")
+    assert other.exit_code == 1
+    assert "other settings" in other.stderr
+    ran(tmp_path, *PRETRAIN, "--steps", "1", "--overwrite")
+    assert not (tmp_path / "pretrained.partial").exists()
+
+
+def test_killed_at_any_moment_and_resumed_equals_unbroken(
+    unfinished: Callable[[int], subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process, delay = unfinished(70), random.random() * 0.3
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    assert resume_points(tmp_path / "pretrained.partial"), f"killed {delay:.3f} s after the first resume point"
+    resumed = ran(tmp_path, *PRETRAIN, "--steps", "70", "--resume")
+    assert "resumed at step" in resumed.stderr
+    ran(tmp_path, *PRETRAIN, "--steps", "70", "--output", "whole")
+    ends = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("pretrained", "whole")]
+    assert ends[0] == ends[1], f"killed {delay:.3f} s after the first resume point"
+    journals = [
+        [
+            {k: v for k, v in event.items() if k != "seconds"}
+            for event in read_journal(tmp_path / name / "journal.jsonl")
+        ]
+        for name in ("pretrained", "whole")
+    ]
+    assert journals[0] == journals[1]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"dataset", "pretrained", "whole"}, "nothing of the killed run stays"
+
+
+def test_a_reader_that_goes_away_is_no_error(road: Path) -> None:
+    """`ebert predict -o - | head -1`, with a reader that is gone before the first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ebert_cli", *PREDICT_CTCF, "-o", "-"],
+        cwd=road,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        said = process.stderr.read().decode()
+    assert process.wait(timeout=60) == 0
+    assert said == ""

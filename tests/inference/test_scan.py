@@ -1,0 +1,240 @@
+"""The dense scan: each wanted bin answered once, by a window that shows it with its context, on a fixed grid."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ebert_core.data.dataset import Dataset
+from ebert_core.data.windows import Batch
+from ebert_core.inference.models import LoadedModel
+from ebert_core.inference.scan import ScanGeometry, model_score, scan
+from ebert_core.model.device import Device
+from ebert_core.vocabulary import reverse_complement
+
+# What a fake model answers for a bin, one column each.
+FIRST, LAST, STATE_OF_FIRST, STATE_OF_LAST, PLACE, WINDOW_BP = range(6)
+# Positions are told apart from the code for N, which is 4.
+ORIGIN = 1_000
+
+
+def telltale(batch: Batch) -> np.ndarray:
+    """For each bin: its first and last base, the states of these, where in the window it lies, and how wide that is."""
+    window_bp = batch.bases.shape[1]
+    starts = np.arange(0, window_bp - 199, 50)
+    columns = [
+        batch.bases[:, starts],
+        batch.bases[:, starts + 199],
+        batch.states[:, starts // 200],
+        batch.states[:, (starts + 199) // 200],
+        np.broadcast_to(starts, (len(batch.bases), len(starts))),
+        np.full((len(batch.bases), len(starts)), window_bp),
+    ]
+    return np.stack(columns, axis=-1)
+
+
+@dataclass(frozen=True)
+class World:
+    """A chromosome whose bases are their own positions, and whose states are their own numbers."""
+
+    length: int
+
+    @property
+    def bases(self) -> np.ndarray:
+        return ORIGIN + np.arange(self.length)
+
+    @property
+    def states(self) -> np.ndarray:
+        return (1 + np.arange(-(-self.length // 200)) % 250).astype(np.uint8)
+
+    @property
+    def num_bins(self) -> int:
+        return max(0, (self.length - 200) // 50 + 1)
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> ScanGeometry:
+    context = draw(st.integers(0, 5)) * 200
+    return ScanGeometry(2 * context + 400 + 200 * draw(st.integers(0, 20)), context)
+
+
+def collected(world: World, wanted: np.ndarray, geometry: ScanGeometry, batch: int, states: bool = True) -> tuple:
+    bins, answers = [np.empty(0, np.int64)], [np.empty((0, 6))]
+    shown = world.states if states else None
+    for found, logits in scan(telltale, world.bases, shown, wanted, geometry, batch):
+        assert len(found) == len(logits) > 0
+        bins.append(found)
+        answers.append(logits)
+    return np.concatenate(bins), np.concatenate(answers)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 20_000),
+    geometries(),
+    st.sampled_from(["all", "none", "sparse", "dense", "runs"]),
+    st.integers(1, 9),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_wanted_bin_once_with_its_own_bases_states_and_context(
+    length: int, geometry: ScanGeometry, pattern: str, batch: int, seed: int
+) -> None:
+    world, rng = World(length), np.random.default_rng(seed)
+    share = {"all": 1.0, "none": 0.0, "sparse": 0.02, "dense": 0.9, "runs": 0.3}[pattern]
+    wanted = rng.random(world.num_bins) < share
+    if pattern == "runs":
+        wanted = np.repeat(rng.random(world.num_bins // 40 + 1) < share, 40)[: world.num_bins]
+    bins, answers = collected(world, wanted, geometry, batch)
+    assert bins.tolist() == np.flatnonzero(wanted).tolist()
+    starts = bins * 50
+    assert (answers[:, FIRST] == ORIGIN + starts).all()
+    assert (answers[:, LAST] == ORIGIN + starts + 199).all()
+    assert (answers[:, STATE_OF_FIRST] == world.states[starts // 200]).all()
+    assert (answers[:, STATE_OF_LAST] == world.states[(starts + 199) // 200]).all()
+    assert (answers[:, PLACE] >= geometry.context_bp).all()
+    assert (answers[:, PLACE] + 200 <= geometry.window_bp - geometry.context_bp).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(200, 20_000), geometries(), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_an_answer_depends_neither_on_the_batch_nor_on_what_else_was_asked(
+    length: int, geometry: ScanGeometry, batch: int, other_batch: int, seed: int
+) -> None:
+    world = World(length)
+    everything = np.ones(world.num_bins, dtype=bool)
+    some = np.random.default_rng(seed).random(world.num_bins) < 0.3
+    bins, answers = collected(world, everything, geometry, batch)
+    assert bins.tolist() == list(range(world.num_bins))
+    _, again = collected(world, some, geometry, other_batch)
+    assert np.array_equal(again, answers[some])
+
+
+@given(geometries())
+def test_geometry(geometry: ScanGeometry) -> None:
+    assert geometry.core_bp % 200 == 0
+    assert geometry.core_bins * 50 == geometry.core_bp
+    # The core is the longest that fits: the last bin of a longer one would lack context.
+    first, last = geometry.context_bp, geometry.context_bp + geometry.core_bp - 50
+    assert first >= geometry.context_bp
+    assert last + 200 <= geometry.window_bp - geometry.context_bp
+    assert last + 200 + 200 > geometry.window_bp - geometry.context_bp
+
+
+def test_the_grid_is_fixed_to_the_chromosome() -> None:
+    """A bin is answered from the same place of its window whichever bins are asked for."""
+    world, geometry = World(9_000), ScanGeometry(2_000, 400)
+    for number in range(world.num_bins):
+        wanted = np.zeros(world.num_bins, dtype=bool)
+        wanted[number] = True
+        _, answers = collected(world, wanted, geometry, 3)
+        assert answers[0, PLACE] == 400 + 50 * (number % 20)
+
+
+def test_beyond_the_ends_lie_n_and_unknown() -> None:
+    seen: list[Batch] = []
+
+    def spy(batch: Batch) -> np.ndarray:
+        seen.append(batch)
+        return telltale(batch)
+
+    world = World(1_030)
+    list(scan(spy, world.bases, world.states, np.ones(world.num_bins, dtype=bool), ScanGeometry(2_000, 400), 10))
+    (batch,) = seen
+    assert batch.bases.shape == (1, 2_000)
+    assert batch.bases[0].tolist() == [4] * 400 + list(range(ORIGIN, ORIGIN + 1_030)) + [4] * 570
+    assert batch.states[0].tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("length", "num_bins"), [(1, 0), (150, 0), (199, 0), (200, 1), (249, 1), (250, 2), (1_000, 17)]
+)
+def test_short_contigs(length: int, num_bins: int) -> None:
+    world = World(length)
+    bins, answers = collected(world, np.ones(num_bins, dtype=bool), ScanGeometry(4_000, 1_000), 8)
+    assert bins.tolist() == list(range(num_bins))
+    assert (answers[:, FIRST] == ORIGIN + 50 * bins).all()
+
+
+def test_no_states_are_unknown_states() -> None:
+    world = World(5_000)
+    _, answers = collected(world, np.ones(world.num_bins, dtype=bool), ScanGeometry(2_000, 400), 8, states=False)
+    assert (answers[:, [STATE_OF_FIRST, STATE_OF_LAST]] == 0).all()
+
+
+# --- a model's score
+
+
+class Counting:
+    """A stand-in for a model: for each bin, how many bases of one kind, and a state."""
+
+    def __init__(self, *bases: int) -> None:
+        self.bases = bases
+
+    def __call__(self, bases: Tensor, states: Tensor) -> Tensor:
+        ours = sum((bases == base).float() for base in self.bases)
+        counts = ours.unfold(1, 200, 50).sum(dim=-1)
+        # The state of the bin's first half counts little, that of its second half much: the strands differ.
+        strides = states.repeat_interleave(4, dim=1).float().unfold(1, 4, 1)
+        return torch.stack([counts, strides @ torch.tensor([0.0, 1.0, 0.0, 100.0])], dim=-1)
+
+
+@pytest.fixture
+def windows() -> Batch:
+    rng = np.random.default_rng(3)
+    return Batch(rng.integers(0, 5, (4, 1_000), dtype=np.uint8), rng.integers(0, 19, (4, 5), dtype=np.uint8))
+
+
+def test_both_strands_are_averaged_bin_by_bin(windows: Batch, device: Device) -> None:
+    score = model_score(Counting(0), device, both_strands=True)(windows)
+    for row, place in itertools.product(range(4), range(17)):
+        own = windows.bases[row, 50 * place : 50 * place + 200]
+        # On the other strand, A is read where T stands.
+        assert score[row, place, 0] == ((own == 0).sum() + (own == 3).sum()) / 2
+        states = windows.states[row].repeat(4)[place : place + 4].astype(float)
+        there, back = states[1] + 100 * states[3], states[2] + 100 * states[0]
+        assert score[row, place, 1] == pytest.approx((there + back) / 2)
+
+
+def test_one_strand_is_the_models_own_answer(windows: Batch, device: Device) -> None:
+    score = model_score(Counting(0), device, both_strands=False)(windows)
+    own = Counting(0)(torch.from_numpy(windows.bases), torch.from_numpy(windows.states))
+    assert np.array_equal(score, own.numpy())
+    assert score.dtype == np.float32
+
+
+def test_both_strands_give_one_answer_for_either_strand(windows: Batch, model: LoadedModel, device: Device) -> None:
+    score = model_score(model.module, device, both_strands=True)
+    other = Batch(reverse_complement(windows.bases), windows.states[:, ::-1])
+    np.testing.assert_allclose(score(other)[:, ::-1], score(windows), atol=1e-4)
+    one = model_score(model.module, device, both_strands=False)
+    assert not np.allclose(one(other)[:, ::-1], one(windows), atol=1e-2)
+
+
+@pytest.mark.parametrize("chrom", ["chr1", "chr2"])
+def test_dense_scan_equals_one_window_at_a_time(
+    toy_dataset: Dataset, model: LoadedModel, device: Device, chrom: str
+) -> None:
+    codes, states = toy_dataset.sequence(chrom), toy_dataset.states("HepG2", chrom)
+    wanted = np.ones((len(codes) - 200) // 50 + 1, dtype=bool)
+    geometry = model.geometry()
+    assert (geometry.window_bp, geometry.context_bp, geometry.core_bp) == (2_000, 400, 1_000)
+    score = model_score(model.module, device, both_strands=False)
+    found = np.concatenate([logits for _, logits in scan(score, codes, states, wanted, geometry, 8)])
+    # Far more N at either end than any window reaches.
+    padded = np.concatenate([np.full(400, 4), codes, np.full(4_000, 4)])
+    padded_states = np.concatenate([np.zeros(2), states, np.zeros(20)])
+    for start in range(0, 50 * len(wanted), 1_000 * 7):
+        window = torch.from_numpy(padded[start : start + 2_000])[None].to(torch.uint8)
+        shown = torch.from_numpy(padded_states[start // 200 : start // 200 + 10])[None].to(torch.uint8)
+        with torch.inference_mode():
+            expected = model.module(window, shown)[0, 8:28].numpy()
+        own = found[start // 50 : start // 50 + 20]
+        np.testing.assert_allclose(own, expected[: len(own)], atol=1e-4)
+    assert found.std() > 0.1

@@ -1,0 +1,53 @@
+"""Choosing where to compute."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from ebert_core.errors import EbertError
+from ebert_core.model import device as device_module
+from ebert_core.model.device import choose_device, set_threads
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cuda:x", ""])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(EbertError, match="device") as caught:
+        choose_device(name)
+    assert "cpu" in caught.value.hint
+
+
+def test_a_run_never_falls_back_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EbertError, match="no GPU"):
+        choose_device("cuda")
+    assert choose_device("auto").device.type == "cpu"
+
+
+@pytest.mark.parametrize(("flags", "bf16"), [("sse avx512_bf16", True), ("amx_bf16", True), ("sse avx512f", False)])
+def test_auto_takes_bf16_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch, flags: str, bf16: bool) -> None:
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset(flags.split()))
+    assert choose_device("cpu").bf16 is bf16
+    assert choose_device("cpu", "bf16").bf16 is True
+    assert choose_device("cpu", "fp32").bf16 is False
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_precision_of_products(precision: str, dtype: torch.dtype) -> None:
+    chosen = choose_device("cpu", precision)
+    with chosen.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert chosen.describe() == f"cpu ({torch.get_num_threads()} threads), {precision}"
+
+
+def test_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_threads(2)
+        assert torch.get_num_threads() == 2
+        set_threads(None)
+        assert torch.get_num_threads() == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)

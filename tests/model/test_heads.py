@@ -1,0 +1,89 @@
+"""The heads, against loops over single tokens and bins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebert_core.config import EncoderConfig
+from ebert_core.model.heads import BindingHead, MaskedLanguageHead, num_bins
+
+TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8)
+STATES = 7
+
+
+def shaken(head: torch.nn.Module) -> torch.nn.Module:
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+    return head
+
+
+@pytest.mark.parametrize("token_bp", [5, 10, 50])
+def test_base_logits_are_those_of_the_masked_tokens_in_order(token_bp: int) -> None:
+    head = shaken(MaskedLanguageHead(TINY.model_copy(update={"token_bp": token_bp}), STATES))
+    tokens, mask = torch.randn(3, 8, 16), torch.rand(3, 8) < 0.4
+    logits = head.base_logits(tokens, mask)
+    assert logits.shape == (int(mask.sum()), token_bp, 4)
+    asked = [(row, place) for row in range(3) for place in range(8) if mask[row, place]]
+    for found, (row, place) in zip(logits, asked, strict=True):
+        torch.testing.assert_close(found.flatten(), head.bases(tokens[row, place]))
+
+
+@pytest.mark.parametrize("token_bp", [10, 50])
+def test_state_logits_read_the_mean_of_the_bins_own_tokens(token_bp: int) -> None:
+    head = shaken(MaskedLanguageHead(TINY.model_copy(update={"token_bp": token_bp}), STATES))
+    per_bin = 200 // token_bp
+    tokens = torch.randn(2, 5 * per_bin, 16)
+    mask = torch.tensor([[True, False, False, True, False], [False, False, True, False, True]])
+    logits = head.state_logits(tokens, mask)
+    assert logits.shape == (4, STATES)
+    for found, (row, place) in zip(logits, [(0, 0), (0, 3), (1, 2), (1, 4)], strict=True):
+        own = torch.stack([tokens[row, place * per_bin + i] for i in range(per_bin)])
+        torch.testing.assert_close(found, head.states(own.mean(dim=0)), atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_masked_gives_no_logits() -> None:
+    head = MaskedLanguageHead(TINY, STATES)
+    assert head.base_logits(torch.randn(2, 20, 16), torch.zeros(2, 20, dtype=torch.bool)).shape == (0, 10, 4)
+    assert head.state_logits(torch.randn(2, 20, 16), torch.zeros(2, 1, dtype=torch.bool)).shape == (0, STATES)
+
+
+@pytest.mark.parametrize("token_bp", [5, 10, 25, 50])
+@pytest.mark.parametrize("num_tfs", [1, 3])
+def test_binding_logits_by_brute_force(token_bp: int, num_tfs: int) -> None:
+    head = shaken(BindingHead(TINY.model_copy(update={"token_bp": token_bp}), num_tfs))
+    window_bp = 600
+    tokens = torch.randn(2, window_bp // token_bp, 16)
+    found = head(tokens)
+    assert found.shape == (2, num_bins(window_bp), num_tfs)
+    for row in range(2):
+        for number, start in enumerate(range(0, window_bp - 200 + 1, 50)):
+            strides = []
+            for place, stride in enumerate(range(start, start + 200, 50)):
+                own = tokens[row, stride // token_bp : (stride + 50) // token_bp]
+                pooled = torch.cat([own.mean(dim=0), own.max(dim=0).values])
+                strides.append(head.out(F.gelu(head.hidden(pooled))) + head.place[place])
+            expected = torch.stack(strides).double().exp().sum(dim=0).log().float()
+            torch.testing.assert_close(found[row, number], expected, atol=1e-4, rtol=1e-4)
+
+
+@given(st.integers(1, 60))
+def test_num_bins_counts_bins_that_lie_in_the_window(units: int) -> None:
+    window_bp = 200 * units
+    assert num_bins(window_bp) == sum(start + 200 <= window_bp for start in range(0, window_bp, 50))
+
+
+def test_a_fresh_head_says_that_few_bins_are_bound() -> None:
+    logits = BindingHead(TINY, 2)(torch.randn(20, 60, 16))
+    assert -4 < logits.mean() < -1.5
+
+
+def test_every_parameter_of_the_binding_head_learns() -> None:
+    head = shaken(BindingHead(TINY, 2))
+    head(torch.randn(2, 60, 16)).sum().backward()
+    assert all(np.abs(p.grad.numpy()).sum() > 0 for p in head.parameters())

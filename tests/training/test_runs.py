@@ -1,0 +1,390 @@
+"""Whole runs of pretrain and finetune on the toy dataset: equal bits, resume, and data that are never read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ebert_core.artifacts import exclusive_lock, file_entry
+from ebert_core.config import EncoderConfig, FinetuneConfig, MaskingConfig, OptimizerConfig, PretrainConfig
+from ebert_core.data.dataset import Dataset
+from ebert_core.epigenome.state_models import BUILT_IN
+from ebert_core.errors import EbertError, OutputExistsError
+from ebert_core.genome.regions import Region
+from ebert_core.model.checkpoint import load_weights, read_checkpoint, read_model
+from ebert_core.model.device import Device, choose_device
+from ebert_core.model.encoder import _rotary
+from ebert_core.training import loop
+from ebert_core.training import pretrain as pretrain_module
+from ebert_core.training.finetune import BindingObjective, finetune, starting_encoder
+from ebert_core.training.finetune_data import FinetuneChoice, choose_data
+from ebert_core.training.journal import read_journal
+from ebert_core.training.loop import resume_points
+from ebert_core.training.pretrain import MaskedLanguageObjective, PretrainData, pretrain
+from ebert_core.training.run_folder import RunTarget
+
+TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8, dropout=0.1)
+PRETRAIN = PretrainConfig(
+    encoder=TINY,
+    masking=MaskingConfig(dna_rate=0.2),
+    window_bp=1_000,
+    global_batch=4,
+    micro_batch=2,
+    steps=7,
+    valid_windows=4,
+    evaluate_every=3,
+    checkpoint_every=2,
+)
+FINETUNE = FinetuneConfig(
+    window_bp=1_000, context_bp=200, global_batch=4, micro_batch=2, steps=7, evaluate_every=3, valid_bp=10_000
+)
+CHOICE = FinetuneChoice(("CTCF", "MAX"), held_out_cells=("HepG2",), held_out=(Region("chr2", 0, 20_000),))
+
+
+@dataclass
+class Runner:
+    """Runs either command with the same arguments."""
+
+    kind: str
+    dataset: Dataset
+    device: Device
+    folder: Path
+
+    def __call__(self, name: str, seed: int = 0, steps: int = 7, **target: bool) -> Path:
+        where = RunTarget(self.folder / name, **target)
+        changes = {"seed": seed, "steps": steps}
+        if self.kind == "pretrain":
+            data = PretrainData.choose(self.dataset, [], [], [], [])
+            return pretrain(data, PRETRAIN.model_copy(update=changes), where, self.device)
+        encoder = starting_encoder(None, TINY, self.dataset.require_state_model(), seed)
+        data = choose_data(self.dataset, CHOICE)
+        return finetune(data, FINETUNE.model_copy(update=changes), encoder, where, self.device)
+
+    @property
+    def objective(self) -> type:
+        return MaskedLanguageObjective if self.kind == "pretrain" else BindingObjective
+
+
+@pytest.fixture(params=["pretrain", "finetune"])
+def go(
+    request: pytest.FixtureRequest,
+    toy_dataset: Dataset,
+    device: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Runner:
+    monkeypatch.setattr(loop, "_LOG_EVERY", 1)
+    return Runner(request.param, toy_dataset, device, tmp_path)
+
+
+def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any]]:
+    """(weights, journal without its times, manifest without its times)."""
+    events = [{k: v for k, v in event.items() if k != "seconds"} for event in read_journal(folder / "journal.jsonl")]
+    manifest = json.loads((folder / "ebert.json").read_text())
+    for key in ("created_utc", "command"):
+        del manifest[key]
+    return (folder / "weights.safetensors").read_bytes(), events, manifest
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(go: Runner) -> None:
+    first, second, other = (outcome(go(name, seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert first == second
+    assert other[0] != first[0]
+    assert [e["step"] for e in first[1] if e["event"] == "train"] == list(range(1, 8))
+    assert [e["step"] for e in first[1] if e["event"] == "evaluate"] == [3, 6, 7]
+
+
+@pytest.mark.parametrize("stop", [(0, 1), (2, 0), (4, 1), (6, 0)])
+def test_stopped_and_resumed_equals_unbroken(
+    go: Runner, monkeypatch: pytest.MonkeyPatch, stop: tuple[int, int]
+) -> None:
+    loss = go.objective.loss
+
+    def stopping(self: Any, step: int, part: int) -> Any:
+        if (step, part) == stop:
+            raise KeyboardInterrupt
+        return loss(self, step, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(go.objective, "loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            go("broken")
+    assert not (go.folder / "broken").exists()
+    assert [path.name for path in resume_points(go.folder / "broken.partial")] == [f"resume-step-{stop[0]:08d}"]
+    with pytest.raises(EbertError, match="unfinished run") as caught:
+        go("broken")
+    assert "--resume" in caught.value.hint
+    for changed in ({"seed": 5}, {"steps": 9}):
+        with pytest.raises(EbertError, match="other settings"):
+            go("broken", resume=True, **changed)
+    assert outcome(go("broken", resume=True)) == outcome(go("whole"))
+    assert not (go.folder / "broken.partial").exists()
+
+
+def test_a_stop_in_the_final_evaluation(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training is over, the output is not there yet."""
+    evaluate, calls = go.objective.evaluate, []
+
+    def stopping(self: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(go.objective, "evaluate", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            go("broken")
+    assert outcome(go("broken", resume=True)) == outcome(go("whole"))
+
+
+def test_overwrite_starts_an_unfinished_run_anew(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(go.objective, "evaluate", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            go("a")
+    assert resume_points(go.folder / "a.partial") or go.kind == "finetune"
+    assert outcome(go("a", seed=1, overwrite=True)) == outcome(go("b", seed=1))
+
+
+def test_a_finished_output_is_not_touched(go: Runner) -> None:
+    folder = go("a")
+    before = outcome(folder)
+    for target in ({}, {"resume": True}):
+        with pytest.raises(OutputExistsError) as caught:
+            go("a", seed=1, **target)
+        assert "--overwrite" in caught.value.hint
+    assert outcome(folder) == before
+    assert outcome(go("a", seed=1, overwrite=True))[0] != before[0]
+    assert sorted(path.name for path in go.folder.iterdir()) == ["a"]
+
+
+def test_a_failed_overwrite_leaves_the_old_output(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = outcome(go("a"))
+
+    def failing(self: Any, step: int, part: int) -> Any:
+        raise EbertError("no")
+
+    monkeypatch.setattr(go.objective, "loss", failing)
+    with pytest.raises(EbertError):
+        go("a", overwrite=True)
+    assert outcome(go.folder / "a") == before
+
+
+def test_two_runs_do_not_write_one_output(go: Runner) -> None:
+    with exclusive_lock(go.folder / "a"), pytest.raises(EbertError, match="another run is writing"):
+        go("a")
+    assert list(go.folder.iterdir()) == []
+
+
+def test_resume_without_an_unfinished_run_begins(go: Runner) -> None:
+    assert outcome(go("a", resume=True)) == outcome(go("b"))
+
+
+def test_a_loss_of_nan_keeps_the_resume_point(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = go.objective.loss
+
+    def sick(self: Any, step: int, part: int) -> Any:
+        value, figures = loss(self, step, part)
+        return value * (float("nan") if step == 5 else 1), figures
+
+    with monkeypatch.context() as patch:
+        patch.setattr(go.objective, "loss", sick)
+        with pytest.raises(EbertError, match="not finite at step 6"):
+            go("a")
+    assert [p.name[-1] for p in resume_points(go.folder / "a.partial")] == ["4" if go.kind == "pretrain" else "3"]
+    assert outcome(go("a", resume=True)) == outcome(go("b"))
+
+
+def test_the_published_weights_are_those_of_the_best_evaluation(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are made to fall, so the first evaluation's weights are the ones to keep."""
+    evaluate = go.objective.evaluate
+    calls, kept = [], {}
+
+    def falling(self: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            kept.update({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
+        return {**evaluate(self), "score": -float(len(calls))}
+
+    monkeypatch.setattr(go.objective, "evaluate", falling)
+    folder = go("a")
+    saved = load_weights(folder / "weights.safetensors")
+    assert saved.keys() == kept.keys()
+    assert all(torch.equal(saved[name], kept[name]) for name in saved)
+    assert json.loads((folder / "ebert.json").read_text())["best_step"] == 3
+
+
+def test_bf16_runs_are_repeatable_and_resume_too(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    fp32, go.device = go.device, choose_device("cpu", "bf16")
+    whole = outcome(go("whole"))
+    loss = go.objective.loss
+
+    def stopping(self: Any, step: int, part: int) -> Any:
+        if step == 5:
+            raise KeyboardInterrupt
+        return loss(self, step, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(go.objective, "loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            go("broken")
+    assert outcome(go("broken", resume=True)) == whole
+    go.device = fp32
+    assert outcome(go("other"))[0] != whole[0]
+
+
+# --- what comes out
+
+
+def test_a_checkpoint_says_what_it_is(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    folder = Runner("pretrain", toy_dataset, device, tmp_path)("a")
+    module, states, manifest = read_checkpoint(folder)
+    assert states == toy_dataset.state_model
+    assert PretrainConfig(**manifest["config"]) == PRETRAIN
+    assert manifest["data"]["assembly"]["digest"] == toy_dataset.assembly.digest
+    assert manifest["data"]["cells"] == ["GM12878", "HepG2", "MyCell"]
+    assert manifest["num_parameters"] == sum(p.numel() for p in module.parameters())
+    assert sorted(path.name for path in folder.iterdir()) == ["ebert.json", "journal.jsonl", "weights.safetensors"]
+
+
+def test_a_model_says_what_it_is(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    folder = Runner("finetune", toy_dataset, device, tmp_path)("a")
+    _, states, manifest = read_model(folder)
+    assert states == toy_dataset.state_model
+    assert manifest["tfs"] == ["CTCF", "MAX"]
+    assert FinetuneConfig(**manifest["config"]) == FINETUNE
+    assert manifest["data"]["cells"] == manifest["data"]["valid_cells"] == ["GM12878"]
+    assert manifest["data"]["held_out_cells"] == ["HepG2"]
+    assert all(not (r[0] == "chr2" and r[1] < 20_000) for part in ("train", "valid") for r in manifest["data"][part])
+    assert set(manifest["calibration"]) == {"CTCF", "MAX"}
+    assert set(manifest["calibration"]["MAX"]) == {"slope", "intercept", "threshold"}
+    assert set(manifest["validation"]) == {"CTCF/GM12878", "MAX/GM12878"}
+
+
+def test_finetuning_begins_with_the_pretrained_encoder(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    checkpoint = Runner("pretrain", toy_dataset, device, tmp_path)("pretrained")
+    encoder, origin = starting_encoder(checkpoint, TINY, toy_dataset.require_state_model(), 0)
+    pretrained = load_weights(checkpoint / "weights.safetensors")
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, pretrained[f"encoder.{name}"])
+    assert origin["weights"] == json.loads((checkpoint / "ebert.json").read_text())["files"]
+    # An encoder's rate of 0 leaves it as it was, and the head learns.
+    config = FINETUNE.model_copy(update={"encoder_rate": 0.0, "steps": 2})
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"weight_decay": 0.0})})
+    model = finetune(choose_data(toy_dataset, CHOICE), config, (encoder, origin), RunTarget(tmp_path / "m"), device)
+    tuned = load_weights(model / "weights.safetensors")
+    assert all(torch.equal(tensor, pretrained[name]) for name, tensor in tuned.items() if name.startswith("encoder."))
+    assert not (tuned["head.out.weight"] == 0).all()
+
+
+def test_a_checkpoint_of_other_states_is_refused(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    checkpoint = Runner("pretrain", toy_dataset, device, tmp_path)("pretrained")
+    with pytest.raises(EbertError, match=r"18 states of roadmap18.*15 states of roadmap15"):
+        starting_encoder(checkpoint, TINY, BUILT_IN["roadmap15"], 0)
+
+
+# --- what is never read
+
+
+def corrupt(dataset: Dataset, spoil: Callable[[str, str, np.ndarray], np.ndarray]) -> Dataset:
+    """Change the packed labels of a copied dataset, and let its manifest vouch for them."""
+    for tf, cell in dataset.label_pairs:
+        entry = dataset.manifest["labels"][tf][cell]
+        path = dataset.path / entry["file"]
+        packed = spoil(tf, cell, np.load(path))
+        path.unlink()
+        np.save(path, packed)
+        entry.update(file_entry(path))
+    (dataset.path / "ebert.json").write_text(json.dumps(dataset.manifest))
+    return Dataset.open(dataset.path)
+
+
+def test_held_out_labels_are_never_read(
+    toy_dataset: Dataset, copied_dataset: Callable[[], Dataset], device: Device, tmp_path: Path
+) -> None:
+    """Noise in place of the labels of a held-out cell type and of a held-out region changes no bit."""
+    rng = np.random.default_rng(0)
+    offset = toy_dataset.assembly.offset("chr2") // 200
+
+    def spoil(tf: str, cell: str, packed: np.ndarray) -> np.ndarray:
+        noise = rng.integers(0, 256, len(packed), dtype=np.uint8)
+        if cell == "HepG2":
+            return noise
+        packed[offset : offset + 100] = noise[offset : offset + 100]
+        return packed
+
+    clean = Runner("finetune", toy_dataset, device, tmp_path)("clean")
+    dirty = Runner("finetune", corrupt(copied_dataset(), spoil), device, tmp_path)("dirty")
+    weights, events, manifest = outcome(clean)
+    assert outcome(dirty)[:2] == (weights, events)
+    for key in ("calibration", "validation"):
+        assert outcome(dirty)[2][key] == manifest[key]
+
+    def spoil_training(tf: str, cell: str, packed: np.ndarray) -> np.ndarray:
+        packed[offset + 100 :] = np.roll(packed[offset + 100 :], 3)
+        return packed
+
+    other = Runner("finetune", corrupt(copied_dataset(), spoil_training), device, tmp_path)("other")
+    assert outcome(other)[0] != weights, "the test can tell"
+
+
+def test_labels_of_a_held_out_cell_are_not_even_opened(
+    toy_dataset: Dataset, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, read = [], Dataset.flat_packed_labels
+
+    def spy(self: Dataset, tf: str, cell: str) -> Any:
+        opened.append((tf, cell))
+        return read(self, tf, cell)
+
+    monkeypatch.setattr(Dataset, "flat_packed_labels", spy)
+    Runner("finetune", toy_dataset, device, tmp_path)("a")
+    assert set(opened) == {("CTCF", "GM12878"), ("MAX", "GM12878")}
+
+
+def test_an_excluded_cell_is_not_read_while_pretraining(
+    toy_dataset: Dataset, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, read = [], Dataset.flat_states
+
+    def spy(self: Dataset, cell: str) -> Any:
+        opened.append(cell)
+        return read(self, cell)
+
+    monkeypatch.setattr(Dataset, "flat_states", spy)
+    pretrain(PretrainData.choose(toy_dataset, [], [], [], ["HepG2"]), PRETRAIN, RunTarget(tmp_path / "a"), device)
+    assert set(opened) == {"GM12878", "MyCell"}
+
+
+def test_training_after_a_prediction_in_one_process(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    """Evaluation runs in inference mode; nothing it caches may reach a backward pass."""
+    _rotary.cache_clear()
+    model, *_ = read_model(Runner("finetune", toy_dataset, device, tmp_path)("a"))
+    _rotary.cache_clear()
+    with torch.inference_mode():
+        model(torch.zeros(1, 1_000, dtype=torch.uint8), torch.zeros(1, 5, dtype=torch.uint8))
+    Runner("finetune", toy_dataset, device, tmp_path)("b")
+
+
+def test_pretraining_learns(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    """Where every hidden base is an A, 40 steps are enough to say so."""
+    faster = OptimizerConfig(learning_rate=0.02)
+    config = PRETRAIN.model_copy(update={"steps": 40, "evaluate_every": 40, "optimizer": faster})
+    with pytest.MonkeyPatch.context() as patch:
+        mask_batch = pretrain_module.mask_batch
+
+        def all_a(*args: Any) -> Any:
+            batch = mask_batch(*args)
+            return type(batch)(**{**vars(batch), "base_targets": np.zeros_like(batch.base_targets)})
+
+        patch.setattr(pretrain_module, "mask_batch", all_a)
+        folder = pretrain(PretrainData.choose(toy_dataset, [], [], [], []), config, RunTarget(tmp_path / "a"), device)
+    assert json.loads((folder / "ebert.json").read_text())["held_out"]["valid_bits_per_base"] < 0.7
