@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The whole road on real hg19 data: CTCF in K562, a cell type and a chromosome that fine-tuning never sees.
+#
+#   examples/real_chr20_22.sh [WORK_FOLDER]
+#
+# EBERT_REAL_DATA  folder with genome/ states/ chip/ dnase/ annotation/ motifs/   (default ../shared/data)
+# EBERT_SEED       seed of pre-training and fine-tuning                         (default 0)
+# EBERT_QUICK=1    a few steps only: shows that the road holds, not how good it is
+# EBERT            the command, if it is not on the PATH                        (default ebert)
+set -euo pipefail
+data=$(realpath "${EBERT_REAL_DATA:-../shared/data}")
+work=${1:-work/real_chr20_22}
+seed=${EBERT_SEED:-0}
+read -r -a ebert <<<"${EBERT:-ebert}"
+pretrain=(--seed "$seed") finetune=(--seed "$seed")
+if [[ -n ${EBERT_QUICK:-} ]]; then
+  pretrain+=(--steps 40)
+  finetune+=(--steps 200 --set evaluate_every=200 --set valid_bp=1000000)
+fi
+
+run() {
+  echo "\$ ebert $*" >&2
+  "${ebert[@]}" "$@"
+}
+
+mkdir -p "$work"
+cd "$work"
+run prepare --genome "$data/genome/hg19.chr20_21_22.fa.gz" --states "$data/states/roadmap18" \
+  --chip "$data/chip/uniform" --accessibility "$data/dnase" \
+  --exclude "$data/annotation/wgEncodeDacMapabilityConsensusExcludable.bed.gz"
+run pretrain --preset tiny "${pretrain[@]}"
+run finetune --tf CTCF --hold-out-cell K562 --hold-out-chrom chr22 "${finetune[@]}"
+run predict --tf CTCF --cell K562 --chrom chr21
+run predict --tf CTCF --cell K562 --chrom chr22 --output predictions-chr22
+run evaluate predictions-chr22/CTCF.K562.bw --chrom chr22 --motifs "$data/motifs/JASPAR2024_CORE_human.meme"
