@@ -168,14 +168,14 @@ def finetune(
     trunk, origin = encoder
     module = BindingModel(trunk, len(data.tfs)).to(device.device)
     objective = BindingObjective(data, config, module, device)
-    reporter.log(
-        f"device {device.describe()}; {count_parameters(module):,} parameters; {len(data.tfs)} TF(s); "
-        f"{objective.windows.num_starts:,} windows of {config.window_bp:,} bp in each of {', '.join(data.cells)}"
-    )
-    reporter.log(
-        f"training on {_shown(data.train)}; validating on {_shown(data.valid)} of {', '.join(data.valid_cells)}"
-    )
     with open_run(target) as working:
+        reporter.log(
+            f"device {device.describe()}; {count_parameters(module):,} parameters; {len(data.tfs)} TF(s); "
+            f"{objective.windows.num_starts:,} windows of {config.window_bp:,} bp in each of {', '.join(data.cells)}"
+        )
+        reporter.log(
+            f"training on {_shown(data.train)}; validating on {_shown(data.valid)} of {', '.join(data.valid_cells)}"
+        )
         state, best = train(
             objective,
             build_optimizer([(module.encoder, config.encoder_rate), (module.head, 1.0)], config.optimizer),

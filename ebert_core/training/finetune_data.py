@@ -202,7 +202,7 @@ class BindingWindows:
         if len(self._starts) == 0:
             raise EbertError(
                 f"no window of {config.window_bp:,} bp without N-runs or excluded regions is in the training part",
-                "choose other chromosomes, or shorter windows with --set window_bp=2000",
+                "choose other chromosomes, or shorter windows with --set window_bp=1000",
             )
         window_bins = config.window_bp // STATE_BIN_BP
         self._labels = {

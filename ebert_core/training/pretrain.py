@@ -154,7 +154,7 @@ def _require_starts(dataset: Dataset, regions: tuple[Region, ...], window_bp: in
     if len(starts) == 0:
         raise EbertError(
             f"no window of {window_bp:,} bp without N-runs or excluded regions is {what}",
-            "choose other chromosomes, or shorter windows with --set window_bp=2000",
+            "choose other chromosomes (--chrom, --valid-chrom), or shorter windows (--set window_bp=1000)",
         )
     return starts
 
@@ -192,11 +192,11 @@ def pretrain(
     torch.manual_seed(config.seed)
     module = PretrainingModel(config.encoder, len(state_model.states)).to(device.device)
     objective = MaskedLanguageObjective(data, config, module, device)
-    reporter.log(
-        f"device {device.describe()}; {count_parameters(module):,} parameters; reading "
-        f"{objective.num_windows:,} (window, cell type) pairs of {config.window_bp:,} bp"
-    )
     with open_run(target) as working:
+        reporter.log(
+            f"device {device.describe()}; {count_parameters(module):,} parameters; reading "
+            f"{objective.num_windows:,} (window, cell type) pairs of {config.window_bp:,} bp"
+        )
         state, best = train(
             objective,
             build_optimizer([(module, 1.0)], config.optimizer),
