@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -130,16 +129,26 @@ def _show_and_run(arguments: list[str], folder: Path) -> None:
     """Print the command as typed, run it in `folder`, tell what it took, and stop the demo where it fails."""
     stderr.print(f"\n$ ebert {shlex.join(arguments)}", markup=False, style="bold")
     sys.stdout.flush()
-    started = time.monotonic()
+    started, megabytes = time.monotonic(), 0.0
     child = subprocess.Popen([sys.executable, "-m", "ebert_cli", *arguments], cwd=folder)
     try:
-        _, status, usage = os.wait4(child.pid, 0)
+        while child.poll() is None:
+            megabytes = max(megabytes, _peak_megabytes(child.pid))
+            time.sleep(0.1)
     except KeyboardInterrupt:
         # The terminal sent the signal to the command too; it removes what it left unfinished.
         child.wait()
         raise
-    code = os.waitstatus_to_exitcode(status)
-    if code:
-        raise typer.Exit(code if code > 0 else 128 - code)
-    megabytes = usage.ru_maxrss * 1024 / 1e6
+    if child.returncode:
+        raise typer.Exit(child.returncode if child.returncode > 0 else 128 - child.returncode)
     stderr.print(f"({arguments[0]}: {time.monotonic() - started:.1f} s, {megabytes:,.0f} MB at most)", style="dim")
+
+
+def _peak_megabytes(pid: int) -> float:
+    """A running process' largest resident memory so far. (What `wait4` tells would count the parent's, too.)"""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
+    return int(line.split()[1]) * 1024 / 1e6

@@ -264,6 +264,28 @@ def test_the_bound_bin_lies_anywhere_in_the_scored_part(toy_dataset: Dataset) ->
     assert places == set(range(4, 13))
 
 
+def test_a_single_bound_bin_comes_at_every_place_that_its_windows_allow(
+    copied_dataset: Callable[[], Dataset],
+) -> None:
+    """Windows begin at multiples of 200 bp; those that hold the bin with its context are all drawn."""
+    stride = 12_350 // 50
+
+    def single(tf: str, cell: str, codes: np.ndarray) -> np.ndarray:
+        codes = np.where(codes == BOUND, UNBOUND, codes)
+        codes[[stride, 30_000 // 50]] = BOUND
+        return codes
+
+    data = chosen(relabel(copied_dataset(), single), cells=("HepG2",), valid=(Region("chr1", 29_000, 32_000),))
+    windows = BindingWindows(data, CONFIG.model_copy(update={"bound_share": 1.0}))
+    places: set[int] = set()
+    for seed in range(20):
+        batch = windows.draw(np.random.default_rng(seed), 8)
+        assert (batch.bound & batch.counts).sum() == 8
+        places |= set(np.nonzero(batch.bound)[1].tolist())
+    forward = {place for place in range(4, 13) if (stride - place) % 4 == 0}
+    assert places == forward | {16 - place for place in forward}
+
+
 def test_both_strands_and_cells_are_drawn_alike(toy_dataset: Dataset, located: Callable) -> None:
     windows = BindingWindows(chosen(toy_dataset), CONFIG)
     strands = [

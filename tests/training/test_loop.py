@@ -350,6 +350,35 @@ def test_patience_and_the_best(
     assert all(torch.equal(outcome.best[name], shorter.best[name]) for name in shorter.best)
 
 
+def test_an_evaluation_repeated_after_a_stop_is_told_once(run: Callable[..., Outcome]) -> None:
+    """Stopped in it, resumed, then killed before the next resume point: it is made a third time."""
+
+    def in_evaluation(what: str, *_: object) -> None:
+        if what == "evaluate":
+            raise KeyboardInterrupt
+
+    def in_step_2(*place: object) -> None:
+        if place == ("loss", 2, 0):
+            raise Killed
+
+    for hook, error in ((in_evaluation, KeyboardInterrupt), (in_step_2, Killed)):
+        with pytest.raises(error):
+            run("broken", Regression(hook))
+    assert_same(run("broken"), run("whole"))
+
+
+def test_noise_differs_from_step_to_step_and_from_seed_to_seed(run: Callable[..., Outcome]) -> None:
+    noise = []
+
+    def hook(what: str, *_: object) -> None:
+        if what == "loss":
+            noise.append(torch.rand(()).item())
+
+    for seed in (0, 1, 2**32 - 1):
+        run(f"seed{seed}", Regression(hook), LoopConfig(**{**vars(CONFIG), "seed": seed}))
+    assert len(noise) == len(set(noise)) == 3 * CONFIG.steps * CONFIG.parts
+
+
 def test_patience_survives_a_stop(run: Callable[..., Outcome]) -> None:
     scores = dict(enumerate([5.0, 1, 1, 6, 1, 1, 1, 9], start=1))
     config = LoopConfig(**{**vars(CONFIG), "steps": 8, "evaluate_every": 1, "patience": 3})
@@ -364,7 +393,8 @@ def test_patience_survives_a_stop(run: Callable[..., Outcome]) -> None:
     assert_same(run("broken", Regression(scores=scores), config), whole)
 
 
-def test_micro_batches_add_up_to_the_global_batch(tmp_path: Path, device: Device) -> None:
+@pytest.mark.parametrize("clip_norm", [0.01, 1e9])
+def test_micro_batches_add_up_to_the_global_batch(tmp_path: Path, device: Device, clip_norm: float) -> None:
     """The mean of the parts' gradients is the gradient of the whole batch; then it is clipped, then it is scaled."""
 
     class Whole(Regression):
@@ -376,7 +406,7 @@ def test_micro_batches_add_up_to_the_global_batch(tmp_path: Path, device: Device
     for number, (kind, parts) in enumerate(((Regression, 2), (Whole, 1))):
         objective = kind(dropout=0.0)
         config = LoopConfig(
-            **{**vars(CONFIG), "parts": parts, "steps": 1, "optimizer": OptimizerConfig(clip_norm=0.01)}
+            **{**vars(CONFIG), "parts": parts, "steps": 1, "optimizer": OptimizerConfig(clip_norm=clip_norm)}
         )
         groups = [{"params": list(objective.module.parameters()), "share": 0.5}]
         before = {name: tensor.clone() for name, tensor in objective.module.state_dict().items()}
@@ -387,7 +417,11 @@ def test_micro_batches_add_up_to_the_global_batch(tmp_path: Path, device: Device
     for name in ends[0]:
         torch.testing.assert_close(ends[0][name], ends[1][name], atol=1e-9, rtol=1e-4)
     moved = torch.cat([change.flatten() for change in ends[0].values()]).norm().item()
-    assert moved == pytest.approx(0.01 * 0.5 * learning_rate(0, 1, OptimizerConfig()), rel=1e-3)
+    per_norm = 0.5 * learning_rate(0, 1, OptimizerConfig())
+    if clip_norm == 0.01:
+        assert moved == pytest.approx(0.01 * per_norm, rel=1e-3)
+    else:
+        assert moved > 0.1 * per_norm
 
 
 def test_the_best_weights_are_no_view_of_the_live_ones(run: Callable[..., Outcome]) -> None:

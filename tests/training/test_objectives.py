@@ -26,6 +26,7 @@ from ebert_core.training import pretrain as pretrain_module
 from ebert_core.training.finetune import BindingObjective, _thinned
 from ebert_core.training.finetune_data import FinetuneChoice, LabelledBatch, choose_data
 from ebert_core.training.pretrain import MaskedLanguageObjective, PretrainData
+from ebert_core.vocabulary import reverse_complement
 
 TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8)
 PRETRAIN = PretrainConfig(
@@ -57,13 +58,22 @@ def language(toy_dataset: Dataset, device: Device) -> MaskedLanguageObjective:
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[MaskedBatch]:
+def with_n() -> bool:
+    """Whether the batches hold hidden N."""
+    return False
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, with_n: bool) -> list[MaskedBatch]:
     """What the objective masked, in order."""
     batches: list[MaskedBatch] = []
     mask_batch = pretrain_module.mask_batch
 
     def spy(*args: Any) -> MaskedBatch:
-        batches.append(mask_batch(*args))
+        batch = mask_batch(*args)
+        # Some of what is hidden is N: nobody can say it, so it must not count.
+        targets = np.where(np.arange(batch.base_targets.shape[1]) % 9 == 0, np.uint8(4), batch.base_targets)
+        batches.append(MaskedBatch(**{**vars(batch), "base_targets": targets}) if with_n else batch)
         return batches[-1]
 
     monkeypatch.setattr(pretrain_module, "mask_batch", spy)
@@ -93,6 +103,7 @@ def by_hand(module: PretrainingModel, batch: MaskedBatch) -> tuple[float, float,
     )
 
 
+@pytest.mark.parametrize("with_n", [False, True])
 @pytest.mark.filterwarnings("ignore:The y_prob values do not sum to one")
 def test_language_loss_by_hand(language: MaskedLanguageObjective, shown: list[MaskedBatch]) -> None:
     loss, figures = language.loss(3, 1)
@@ -141,15 +152,16 @@ def test_windows_lie_in_their_own_part(toy_dataset: Dataset, device: Device, sho
     objective = MaskedLanguageObjective(data, PRETRAIN, shaken(PretrainingModel(TINY, 18)), device)
     for step in range(40):
         objective.loss(step, 0)
-    place = {toy_dataset.flat_sequence[at : at + 1_000].tobytes(): at for at in range(0, 100_000, 50)}
-    place |= {
-        np.array([3, 2, 1, 0, 4], dtype=np.uint8)[toy_dataset.flat_sequence[at : at + 1_000][::-1]].tobytes(): at
-        for at in range(0, 100_000, 50)
+    forward = {toy_dataset.flat_sequence[at : at + 1_000].tobytes(): at for at in range(0, 100_000, 50)}
+    backward = {
+        reverse_complement(toy_dataset.flat_sequence[at : at + 1_000]).tobytes(): at for at in range(0, 100_000, 50)
     }
-    starts = [[place[row.tobytes()] for row in batch.base_targets] for batch in shown]
+    starts = [[(forward | backward)[row.tobytes()] for row in batch.base_targets] for batch in shown]
     assert all(start >= 10_100 and start + 1_000 <= 15_950 for start in starts[0])
     trained = np.concatenate(starts[1:])
     assert ((trained + 1_000 <= 10_100) | (trained >= 15_950)).all()
+    strands = [row.tobytes() in forward for batch in shown for row in batch.base_targets]
+    assert 0.3 < np.mean(strands) < 0.7
     assert (trained % 200 == 0).all()
     for start, end in ((20_000, 23_010), (40_010, 41_000)):
         # An N-run or an excluded region of which a window would hold more than half a state bin.

@@ -154,12 +154,14 @@ def test_overwrite_starts_an_unfinished_run_anew(go: Runner, monkeypatch: pytest
     assert outcome(go("a", seed=1, overwrite=True)) == outcome(go("b", seed=1))
 
 
-def test_a_finished_output_is_not_touched(go: Runner) -> None:
+def test_a_finished_output_is_not_touched(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = go("a")
     before = outcome(folder)
     for target in ({}, {"resume": True}):
-        with pytest.raises(OutputExistsError) as caught:
-            go("a", seed=1, **target)
+        with monkeypatch.context() as patch:
+            patch.setattr(go.objective, "loss", lambda *_: pytest.fail("trained for nothing"))
+            with pytest.raises(OutputExistsError) as caught:
+                go("a", seed=1, **target)
         assert "--overwrite" in caught.value.hint
     assert outcome(folder) == before
     assert outcome(go("a", seed=1, overwrite=True))[0] != before[0]
@@ -179,6 +181,7 @@ def test_a_failed_overwrite_leaves_the_old_output(go: Runner, monkeypatch: pytes
 
 
 def test_two_runs_do_not_write_one_output(go: Runner) -> None:
+    """Whoever comes second is told before any work is done."""
     with exclusive_lock(go.folder / "a"), pytest.raises(EbertError, match="another run is writing"):
         go("a")
     assert list(go.folder.iterdir()) == []
