@@ -101,7 +101,7 @@ def test_a_missing_manifest(tmp_path):
 
 def test_broken_json_names_its_line(tmp_path):
     path = tmp_path / "a.json"
-    path.write_text('{\n"a": 1,\n}')
+    path.write_text('{\n"a": 1,\n?}')
     with pytest.raises(InputError) as caught:
         read_json(path)
     assert caught.value.line == 3

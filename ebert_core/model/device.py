@@ -23,7 +23,9 @@ class Device:
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Context in which the forward pass runs."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        # Each weight is used once per context, so a cache of cast weights saves nothing; and where an interrupt cuts a
+        # context's exit, the cache would stay, and a later run of the same process would read stale weights.
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16, cache_enabled=False)
 
     def describe(self) -> str:
         """For example `cpu (2 threads), bf16`."""

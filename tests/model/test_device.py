@@ -51,3 +51,20 @@ def test_threads() -> None:
         assert torch.get_num_threads() == len(os.sched_getaffinity(0))
     finally:
         torch.set_num_threads(before)
+
+
+def test_an_interrupted_context_leaves_no_stale_weights() -> None:
+    """Ctrl-C may cut the exit of a context; a later run of the same process must still see its weights change."""
+    chosen = choose_device("cpu", "bf16")
+    lost = chosen.autocast()
+    lost.__enter__()
+    try:
+        layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+        with chosen.autocast():
+            before = layer(x)
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        with chosen.autocast():
+            assert not torch.equal(layer(x), before)
+    finally:
+        lost.__exit__(None, None, None)
