@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "demo"
 # Enough to show the effect in minutes on two cores; a real run has the presets' own lengths.
-_PRETRAIN_STEPS, _FINETUNE_STEPS = 200, 800
+_PRETRAIN_STEPS, _FINETUNE_STEPS = 200, 1_200
 
 
 @guarded
