@@ -19,6 +19,7 @@ from ebert_core.epigenome.state_tracks import build_state_track, detect_shared_m
 from ebert_core.errors import EbertError, InputError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.bins import benchmark_bin_starts
+from ebert_core.genome.intervals import cut_out
 from ebert_core.genome.labels import label_bins, pack_labels
 from ebert_core.io.bed import merged_regions, read_peaks
 from ebert_core.io.chip import ChipExperiment, find_experiments
@@ -230,10 +231,8 @@ class DatasetBuilder:
         }
 
     def _excluded(self, chrom: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        regions = np.load(self.folder / EXCLUDED_FILE)
         offset = self.assembly.offset(chrom)
-        here = (regions[:, 0] >= offset) & (regions[:, 0] < offset + self.assembly.length(chrom))
-        return regions[here, 0] - offset, regions[here, 1] - offset
+        return cut_out(np.load(self.folder / EXCLUDED_FILE), offset, offset + self.assembly.length(chrom))
 
     def _is_new(self, kind: str, entries: dict[str, Any], cell: str, path: Path, relaxed: Path | None = None) -> bool:
         """Whether a track must be built; one from the same file is kept, one from another file is an error."""

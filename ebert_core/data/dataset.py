@@ -17,7 +17,7 @@ from ebert_core.epigenome.cell_types import resolve_cell
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
-from ebert_core.genome.intervals import Positions
+from ebert_core.genome.intervals import Positions, cut_out
 from ebert_core.genome.labels import unpack_labels
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
@@ -147,9 +147,7 @@ class Dataset:
     def excluded(self, chrom: str) -> tuple[Positions, Positions]:
         """(starts, ends) of the exclusion list on a chromosome: sorted, disjoint."""
         offset = self.assembly.offset(chrom)
-        regions = self.flat_excluded
-        here = (regions[:, 0] >= offset) & (regions[:, 0] < offset + self.assembly.length(chrom))
-        return regions[here, 0] - offset, regions[here, 1] - offset
+        return cut_out(self.flat_excluded, offset, offset + self.assembly.length(chrom))
 
     def digests(self, cells: Iterable[str]) -> dict[str, Any]:
         """What a run on these cell types reads beside labels: SHA-256 of sequence, exclusion list and state tracks."""

@@ -35,6 +35,12 @@ def complement(starts: Positions, ends: Positions, lower: int, upper: int) -> tu
     return gaps_from[kept], gaps_to[kept]
 
 
+def cut_out(regions: NDArray[np.int64], lower: int, upper: int) -> tuple[Positions, Positions]:
+    """(starts, ends) of the (start, end) rows that begin within [lower, upper), counted from `lower`."""
+    here = (regions[:, 0] >= lower) & (regions[:, 0] < upper)
+    return regions[here, 0] - lower, regions[here, 1] - lower
+
+
 def count_overlaps(starts: Positions, ends: Positions, query_starts: Positions, query_ends: Positions) -> Positions:
     """How many of the sorted, disjoint intervals share at least 1 bp with each query; shape of `query_starts`."""
     return np.searchsorted(starts, query_ends, side="left") - np.searchsorted(ends, query_starts, side="right")
