@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import typer
 from rich.console import Console
@@ -24,8 +24,9 @@ from ebert_core.reporting import Advance, Reporter
 P = ParamSpec("P")
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
+# Names that users chose are shown as they are: `[x]` is no markup and `:x:` no picture.
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+stdout = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class _Rate(ProgressColumn):
@@ -110,7 +111,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             print_error(EbertError(f"{error.filename or 'a file'}: {error.strerror or error}", "check that path"))
             raise typer.Exit(EXIT_ERROR) from None
         except KeyboardInterrupt:
-            stderr.print("interrupted: unfinished outputs were removed, finished ones stay", markup=False)
+            stderr.print("interrupted: nothing half-written was left in an output", markup=False)
             raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from None
         except MemoryError:
             print_error(
@@ -141,11 +142,14 @@ def print_error(error: EbertError) -> None:
         stderr.print(Text.assemble(("hint: ", "bold"), error.hint))
 
 
-def split_names(values: list[str] | None) -> list[str]:
+def split_names(values: list[str] | None, option: str | None = None) -> list[str]:
     """`--tf CTCF,MAX --tf REST` -> ['CTCF', 'MAX', 'REST']; empty where the option was not given."""
-    return [name.strip() for value in values or [] for name in value.split(",") if name.strip()]
+    names = [name.strip() for value in values or [] for name in value.split(",") if name.strip()]
+    return require_some(values, names, option) if option else names
 
 
-def common_options(**values: Any) -> dict[str, Any]:
-    """Keyword arguments without those that the user left unset."""
-    return {name: value for name, value in values.items() if value is not None}
+def require_some(values: list[str] | None, names: list[str], option: str) -> list[str]:
+    """The names; `EbertError` where the option was given without any: an empty shell variable does not mean "all"."""
+    if values and not names:
+        raise EbertError(f"{option} {','.join(values)!r} names nothing", "name something, or leave the option out")
+    return names

@@ -72,7 +72,7 @@ def _clear(folder: Path) -> None:
     from ebert_core.artifacts import explain_os_errors
     from ebert_core.errors import EbertError
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / "world").is_dir():
+    if folder.exists() and any(folder.iterdir()) and not (folder / "world" / "world.json").is_file():
         raise EbertError(f"{folder} holds something else than a demo", "choose another folder with --output")
     with explain_os_errors(folder):
         if folder.exists():

@@ -102,9 +102,9 @@ def run(
     if format_ not in ("table", "tsv", "json"):
         raise EbertError(f"unknown format {format_!r}", "use table, tsv or json")
     if output != "-":
-        refuse_existing(Path(output), overwrite)
+        refuse_existing(Path(output), overwrite, kind="report")
     config = EvaluationConfig(
-        chroms=tuple(split_names(chrom)),
+        chroms=tuple(split_names(chrom, "--chrom")),
         placement=placement,  # type: ignore[arg-type]
         missing=missing,  # type: ignore[arg-type]
         with_baselines=baselines,

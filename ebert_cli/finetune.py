@@ -82,15 +82,15 @@ def run(
     if scratch is not None and scratch not in PRESETS:
         raise UnknownNameError("preset", scratch, PRESETS)
     opened = Dataset.open(dataset)
-    valid = options.parse_regions(options.split_regions(valid_chrom), opened.assembly)
-    held_out = options.parse_regions(options.split_regions(hold_out_chrom), opened.assembly)
+    valid = options.parse_regions(options.split_regions(valid_chrom, "--valid-chrom"), opened.assembly)
+    held_out = options.parse_regions(options.split_regions(hold_out_chrom, "--hold-out-chrom"), opened.assembly)
     if scratch is None:
         manifest = read_manifest(checkpoint, "checkpoint", CHECKPOINT_FORMAT)
         shape = encoder_of(manifest, checkpoint / MANIFEST_NAME)
     else:
         shape = PRESETS[scratch].encoder
-    defaults = finetune_defaults(shape).model_copy(update={"use_states": states})
-    resolved = resolve(defaults, config, settings or (), steps=steps, seed=seed)
+    without_states = {} if states else {"use_states": False}
+    resolved = resolve(finetune_defaults(shape), config, settings or (), steps=steps, seed=seed, **without_states)
     place = options.use_device(device, precision, threads)
 
     from ebert_core.training.finetune import finetune, starting_encoder
@@ -99,10 +99,10 @@ def run(
 
     choice = FinetuneChoice(
         tfs=tuple(split_names(tf)),
-        cells=tuple(split_names(cell)),
-        valid_cells=tuple(split_names(valid_cell)),
-        held_out_cells=tuple(split_names(hold_out_cell)),
-        chroms=tuple(split_names(chrom)),
+        cells=tuple(split_names(cell, "--cell")),
+        valid_cells=tuple(split_names(valid_cell, "--valid-cell")),
+        held_out_cells=tuple(split_names(hold_out_cell, "--hold-out-cell")),
+        chroms=tuple(split_names(chrom, "--chrom")),
         valid=tuple(valid),
         held_out=tuple(held_out),
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ebert_cli.console import require_some
+
 if TYPE_CHECKING:
     from ebert_core.genome.assembly import Assembly
     from ebert_core.genome.regions import Region
@@ -55,8 +57,9 @@ def parse_regions(texts: list[str], assembly: Assembly) -> list[Region]:
     return [parse_region(text, assembly) for text in texts]
 
 
-def split_regions(values: list[str] | None) -> list[str]:
+def split_regions(values: list[str] | None, option: str | None = None) -> list[str]:
     """`--valid-chrom chr1,chr20:5,000,000-6,000,000` -> two regions; commas inside numbers are no separators."""
     import re
 
-    return [part.strip() for value in values or [] for part in re.split(r",(?!\d{3}(?!\d))", value) if part.strip()]
+    parts = [part.strip() for value in values or [] for part in re.split(r",(?!\d{3}(?!\d))", value) if part.strip()]
+    return require_some(values, parts, option) if option else parts

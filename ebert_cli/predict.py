@@ -81,8 +81,11 @@ def run(
         raise EbertError(f"one stream cannot hold {len(tfs)} TFs", "ask for one TF, or write to a folder with --output")
     if chrom and regions:
         raise EbertError("--chrom and --regions were both given", "use one of them")
+    if states and no_states:
+        raise EbertError("--states and --no-states were both given", "use one of them")
     opened = Dataset.open(dataset)
-    chosen = options.parse_regions(options.split_regions(chrom), opened.assembly) if chrom else whole(opened.assembly)
+    asked = options.split_regions(chrom, "--chrom")
+    chosen = options.parse_regions(asked, opened.assembly) if asked else whole(opened.assembly)
     reporter = ConsoleReporter(quiet or to_stdout)
     if regions is not None:
         chosen, notes = read_regions(regions, opened.assembly)

@@ -80,7 +80,7 @@ def run(
         chip=chip,
         accessibility=accessibility,
         exclude=tuple(exclude or ()),
-        chroms=tuple(split_names(chrom)),
+        chroms=tuple(split_names(chrom, "--chrom")),
         aliases=aliases,
         overwrite=overwrite,
     )

@@ -65,13 +65,19 @@ def run(
         raise UnknownNameError("preset", preset, PRESETS)
     resolved = resolve(PRESETS[preset], config, settings or (), steps=steps, seed=seed)
     opened = Dataset.open(dataset)
-    regions = options.parse_regions(options.split_regions(valid_chrom), opened.assembly)
+    regions = options.parse_regions(options.split_regions(valid_chrom, "--valid-chrom"), opened.assembly)
     place = options.use_device(device, precision, threads)
 
     from ebert_core.training.pretrain import PretrainData, pretrain
     from ebert_core.training.run_folder import RunTarget
 
-    data = PretrainData.choose(opened, split_names(cell), split_names(chrom), regions, split_names(exclude_cell))
+    data = PretrainData.choose(
+        opened,
+        split_names(cell, "--cell"),
+        split_names(chrom, "--chrom"),
+        regions,
+        split_names(exclude_cell, "--exclude-cell"),
+    )
     reporter = ConsoleReporter(quiet)
     pretrain(data, resolved, RunTarget(output, overwrite, resume), place, reporter)
     if not quiet:

@@ -1,8 +1,8 @@
 """How files appear: whole or not at all, with a manifest that says what they are and what they were made from.
 
 An artifact is a folder with an `ebert.json` in it, or a file with an `.ebert.json` beside it. The manifest carries the
-kind, the format version, the resolved configuration and a SHA-256 digest per file. A reader refuses a foreign kind, a
-newer format version and a broken digest, and names the command that rebuilds the artifact.
+kind, the format version, the resolved configuration and a SHA-256 digest per file. A reader refuses a foreign kind,
+another format version and a broken digest, and names the command that rebuilds the artifact.
 """
 
 from __future__ import annotations
@@ -133,10 +133,29 @@ def write_json(path: Path, value: Any) -> None:
         staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def refuse_existing(target: Path, overwrite: bool, *, resume: bool = False) -> None:
-    """Raise `OutputExistsError` where `target` is there and may not be replaced."""
+def refuse_existing(target: Path, overwrite: bool, *, kind: str | None = None) -> None:
+    """Raise `OutputExistsError` where `target` is there and may not be replaced.
+
+    With a `kind`, what may be overwritten is an artifact of that kind or an empty folder: a mistyped `--output` must
+    not cost a folder of something else.
+    """
     if target.exists() and not overwrite:
-        raise OutputExistsError(target, resume=resume)
+        raise OutputExistsError(target)
+    if kind is not None and target.exists() and not _may_give_way(target, kind):
+        raise EbertError(f"{target} exists and is not a {kind}", "choose another folder with --output")
+
+
+def _may_give_way(target: Path, kind: str) -> bool:
+    if not target.is_dir():
+        return False
+    manifest = target / MANIFEST_NAME
+    if not manifest.is_file():
+        return not any(target.iterdir())
+    try:
+        found = read_json(manifest)
+    except InputError:
+        return True  # a damaged artifact is what --overwrite mends
+    return isinstance(found, dict) and found.get("kind") == kind
 
 
 @contextlib.contextmanager
@@ -227,6 +246,8 @@ def exclusive_lock(target: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _parents_of(target: Path) -> Iterator[None]:
     """Make the folders above `target`; those that were made and stay empty are removed at the end."""
+    if blocked := next((folder for folder in target.parents if folder.exists() and not folder.is_dir()), None):
+        raise EbertError(f"{blocked} is a file, expected a folder", "choose another folder with --output")
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

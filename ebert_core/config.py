@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ebert_core.errors import EbertError, InputError, suggestion
+from ebert_core.errors import EbertError, InputError, listing, suggestion
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
 
@@ -212,8 +212,8 @@ def resolve(base: C, toml: Path | None = None, settings: Iterable[str] = (), **o
     """A configuration from its base, a TOML file, `key=value` settings, then options that are not None.
 
     Raises:
-        InputError: the TOML does not parse, or has an unknown key or a value of the wrong kind (all are listed).
-        EbertError: the same for a setting.
+        InputError: the TOML does not parse.
+        EbertError: an unknown key or a value that cannot be (all are listed), in the TOML or among the settings.
     """
     values = base.model_dump()
     if toml is not None:
@@ -258,24 +258,32 @@ def _validated(base: C, values: Mapping[str, Any], where: str) -> C:
     try:
         return type(base).model_validate(values)
     except ValidationError as error:
-        faults, hint = [], ""
+        faults, hint, known = [], "", settings_of(type(base))
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"])
             if fault["type"] == "extra_forbidden":
                 faults.append(f"{key} is not a setting")
-                hint = hint or suggestion(str(fault["loc"][-1]), _keys(type(base)))
+                hint = hint or _nearest(key, list(known))
+            elif fault["type"] == "value_error":
+                faults.append(str(fault["msg"]).removeprefix("Value error, "))
             else:
-                prefix = f"{key} = {fault['input']!r}: " if key else ""
-                faults.append(prefix + str(fault["msg"]).removeprefix("Value error, "))
-        raise EbertError(
-            f"{where}: {'; '.join(faults)}", hint or "`ebert pretrain --help` lists what can be set"
-        ) from None
+                faults.append(f"{key} = {fault['input']!r}: {fault['msg']}")
+                hint = hint or (f"{key}: {known[key]}" if key in known else "")
+        raise EbertError(f"{where}: {'; '.join(faults)}", hint or "docs/settings.md lists what can be set") from None
 
 
-def _keys(config: type[BaseModel]) -> list[str]:
-    keys = []
+def _nearest(key: str, known: list[str]) -> str:
+    """The settings that a wrong key may mean: the same name in another table, a similar one, or all."""
+    same = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    return f"did you mean {' or '.join(same)}?" if same else suggestion(key, known) or listing(known, len(known))
+
+
+def settings_of(config: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Every setting, as it is typed after `--set`, and what it is."""
+    settings: dict[str, str] = {}
     for name, entry in config.model_fields.items():
-        keys.append(name)
         if isinstance(entry.annotation, type) and issubclass(entry.annotation, Config):
-            keys += _keys(entry.annotation)
-    return keys
+            settings |= settings_of(entry.annotation, f"{prefix}{name}.")
+        else:
+            settings[f"{prefix}{name}"] = entry.description or ""
+    return settings

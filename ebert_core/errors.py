@@ -46,9 +46,10 @@ class UnknownNameError(EbertError):
 class OutputExistsError(EbertError):
     """An output that is already there and that nobody allowed to be replaced."""
 
-    def __init__(self, path: Path | str, *, resume: bool = False) -> None:
-        way = "pass --overwrite to replace it, or --resume to go on" if resume else "pass --overwrite to replace it"
-        super().__init__(f"{path} already exists", f"{way}, or choose another name with --output")
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(
+            f"{path} already exists", "pass --overwrite to replace it, or choose another name with --output"
+        )
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

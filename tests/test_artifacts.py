@@ -171,6 +171,32 @@ def test_refuse_existing(tmp_path):
         refuse_existing(tmp_path, overwrite=False)
 
 
+def test_overwriting_is_for_artifacts_of_the_same_kind(tmp_path):
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("mine")
+    refuse_existing(tmp_path / "missing", overwrite=True, kind="report")
+    refuse_existing(folder, overwrite=True, kind="report")
+    for content in ("{}", '{"kind": "model"}', "[]"):
+        (folder / "ebert.json").write_text(content)
+        with pytest.raises(EbertError, match="folder exists and is not a report"):
+            refuse_existing(folder, overwrite=True, kind="report")
+    for content in ('{"kind": "report"}', '{"kind": "rep'):
+        (folder / "ebert.json").write_text(content)
+        refuse_existing(folder, overwrite=True, kind="report")
+    for other in (tmp_path, file):
+        with pytest.raises(EbertError, match="exists and is not a report") as caught:
+            refuse_existing(other, overwrite=True, kind="report")
+        assert "--output" in caught.value.hint
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(EbertError, match="a is a file, expected a folder"), publish_file(tmp_path / "a" / "b" / "c"):
+        pass
+    assert (tmp_path / "a").read_text() == "mine"
+
+
 # Folders
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from ebert_core.config import PRESETS, FinetuneConfig, MaskingConfig, PrepareConfig, PretrainConfig, resolve
+from ebert_core.config import (
+    PRESETS,
+    FinetuneConfig,
+    MaskingConfig,
+    PrepareConfig,
+    PretrainConfig,
+    resolve,
+    settings_of,
+)
 from ebert_core.errors import EbertError, InputError
 
 CONFIGS = [*PRESETS.values(), FinetuneConfig(), PrepareConfig()]
@@ -83,14 +93,16 @@ def test_settings_are_toml_values(setting, read):
     ("settings", "parts"),
     [
         (["stpes=5"], ["stpes is not a setting", "did you mean steps?"]),
-        (["masking.dna_raet=0.1"], ["masking.dna_raet is not a setting", "did you mean dna_rate?"]),
+        (["masking.dna_raet=0.1"], ["masking.dna_raet is not a setting", "did you mean masking.dna_rate"]),
+        (["learning_rate=1"], ["learning_rate is not a setting", "did you mean optimizer.learning_rate?"]),
+        (["nonsense=1"], ["nonsense is not a setting", "encoder.token_bp", "seed"]),
         (["masking.dna_rate=high"], ["masking.dna_rate = 'high': ", "number"]),
-        (["masking.dna_rate=1"], ["masking.dna_rate = 1: ", "less than 1"]),
+        (["masking.dna_rate=1"], ["masking.dna_rate = 1: ", "less than 1", "masking.dna_rate: share of tokens"]),
         (["steps=0"], ["steps = 0: ", "greater than or equal to 1"]),
         (["steps=1.5"], ["steps = 1.5: ", "integer"]),
         (["encoder=5"], ["encoder = 5: "]),
         (["steps.x=5"], ["steps = {'x': 5}: "]),
-        (["encoder.token_bp=7"], ["token_bp = 7 does not divide 50"]),
+        (["encoder.token_bp=7"], ["the settings: token_bp = 7 does not divide 50"]),
         (["encoder.token_bp=0"], ["encoder.token_bp = 0: "]),
         (["encoder.num_heads=0"], ["encoder.num_heads = 0: "]),
         (["encoder.num_heads=3"], ["width = 128 must be num_heads = 3 times an even number"]),
@@ -169,3 +181,24 @@ def test_a_whole_preset_can_be_written_as_toml(tmp_path):
     text = "".join(lines)
     tomllib.loads(text)
     assert resolve(PretrainConfig(), write(tmp_path, text)) == PRESETS["base"]
+
+
+def test_the_page_of_settings_lists_each_with_its_defaults():
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+
+    def shown(config, key):
+        value = functools.reduce(getattr, key.split("."), config)
+        if isinstance(value, bool):
+            return str(value).lower()
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    expected = [
+        f"| `{key}` | {' | '.join(shown(preset, key) for preset in PRESETS.values())} | {what} |"
+        for key, what in settings_of(PretrainConfig).items()
+    ]
+    finetuning = FinetuneConfig()
+    expected += [
+        f"| `{key}` | {shown(finetuning, key)} | {what} |" for key, what in settings_of(FinetuneConfig).items()
+    ]
+    assert rows == expected

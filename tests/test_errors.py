@@ -63,5 +63,3 @@ def test_an_existing_output_names_the_ways_on():
     assert error.message == "models/CTCF already exists"
     assert "--overwrite" in error.hint
     assert "--output" in error.hint
-    assert "--resume" not in error.hint
-    assert "--resume" in OutputExistsError("x", resume=True).hint

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebert_core.artifacts import read_json
+from pydantic import ValidationError
+
+from ebert_core.artifacts import MADE_BY, MANIFEST_NAME, read_json
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.epigenome.state_models import StateModel
-from ebert_core.errors import EbertError, UnknownNameError
+from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.inference.scan import ScanGeometry
 from ebert_core.model.calibration import Calibration
@@ -61,19 +63,18 @@ def find_model(folder: Path, tfs: Sequence[str]) -> Path:
     """
     known: dict[Path, list[str]] = {}
     # A hidden folder is what a killed run left of a model that it was about to publish.
-    for manifest_path in sorted(folder.glob("[!.]*/ebert.json")):
+    for manifest_path in sorted(folder.glob(f"[!.]*/{MANIFEST_NAME}")):
         manifest = read_json(manifest_path)
         if isinstance(manifest, dict) and manifest.get("kind") == "model":
-            known[manifest_path.parent] = [name.casefold() for name in manifest["tfs"]]
+            known[manifest_path.parent] = list(manifest.get("tfs", ()))
     if not known:
         raise EbertError(
             f"there is no model in {folder}", "make one with `ebert finetune --tf NAME`, or name it with --model"
         )
     for tf in tfs:
-        if not any(tf.casefold() in names for names in known.values()):
-            spelled = [name for path in known for name in read_json(path / "ebert.json")["tfs"]]
-            raise UnknownNameError("TF", tf, spelled)
-    fitting = [path for path, names in known.items() if all(tf.casefold() in names for tf in tfs)]
+        if not any(_holds(names, tf) for names in known.values()):
+            raise UnknownNameError("TF", tf, (name for names in known.values() for name in names))
+    fitting = [path for path, names in known.items() if all(_holds(names, tf) for tf in tfs)]
     if not fitting:
         raise EbertError(f"no single model knows {', '.join(tfs)}", "predict them one by one, or name one with --model")
     asked = sorted(tf.casefold() for tf in tfs)
@@ -86,14 +87,19 @@ def find_model(folder: Path, tfs: Sequence[str]) -> Path:
     return (named or fitting)[0]
 
 
+def _holds(names: Sequence[str], tf: str) -> bool:
+    return tf.casefold() in (name.casefold() for name in names)
+
+
 def load_model(path: Path, dataset: Dataset, device: Device) -> LoadedModel:
     """A model, checked against the dataset it is to read.
 
     Raises:
+        InputError: its manifest is damaged or has settings that this program does not know.
         EbertError: its assembly or its state alphabet is another one.
     """
     module, state_model, manifest = read_model(path)
-    known = Assembly.from_sizes((name, length) for name, length in manifest["data"]["assembly"]["chroms"])
+    known = _trained_on(manifest, path / MANIFEST_NAME)
     if clash := known.clash(dataset.assembly):
         raise EbertError(
             f"model {path} was trained on {known.name}, the dataset is {dataset.assembly.name}: {clash}",
@@ -102,3 +108,25 @@ def load_model(path: Path, dataset: Dataset, device: Device) -> LoadedModel:
     if dataset.state_model is not None:
         require_same_states(state_model, dataset.state_model, f"model {path}")
     return LoadedModel(path, module.to(device.device), manifest)
+
+
+def _trained_on(manifest: dict[str, Any], path: Path) -> Assembly:
+    """The assembly of a model's manifest, after all that a prediction takes from the manifest was found in it."""
+    try:
+        FinetuneConfig.model_validate(manifest["config"])
+        for tf in manifest["tfs"]:
+            if missing := {"slope", "intercept", "threshold"} - set(manifest["calibration"][tf]):
+                raise KeyError(min(missing))
+        if missing := {"tfs", "cells", "valid_cells", "train", "valid"} - set(manifest["data"]):
+            raise KeyError(min(missing))
+        return Assembly.from_sizes((name, length) for name, length in manifest["data"]["assembly"]["chroms"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        problem = f"config.{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"no {error}"
+    raise InputError(
+        path,
+        f"is damaged or of another version of ebert ({problem})",
+        f"make it anew with `{MADE_BY['model']}`, or use the version that made it: {manifest.get('ebert_version')}",
+    )

@@ -62,7 +62,7 @@ def cell_states(dataset: Dataset, model: LoadedModel, cell: str, states: Path | 
         name = resolve_cell(cell, dataset.cells, dataset.aliases)
     except UnknownNameError as error:
         more = "or pass its segmentation with --states FILE, or --no-states to predict without"
-        raise EbertError(error.message, f"{error.hint}; {more}") from None
+        raise EbertError(error.message, f"{error.hint}; {more}".replace("?;", "?")) from None
     if name not in dataset.state_cells:
         return CellStates(name, None, "none (the dataset has no states of this cell type)")
     return CellStates(name, dataset.flat_states(name), f"dataset {dataset.path}")
@@ -152,7 +152,7 @@ def predict_chroms(
     """Score the regions, one chromosome after the other in the assembly's order.
 
     Raises:
-        EbertError: the model's answer for a bin is not a number.
+        EbertError: no bin of the regions may have a value, or the model's answer for a bin is not a number.
     """
     tfs, cell, regions = request.tfs, request.cell, request.regions
     columns = [model.index(tf) for tf in tfs]
@@ -160,8 +160,13 @@ def predict_chroms(
     geometry = model.geometry()
     chroms = [chrom for chrom in dataset.assembly.chroms if any(region.chrom == chrom for region in regions)]
     wanted = {chrom: wanted_bins(dataset, chrom, [r for r in regions if r.chrom == chrom]) for chrom in chroms}
-    total = sum(coverage.scored for _, coverage in wanted.values())
-    with reporter.task(f"scanning {cell.name}", total, "bins") as advance:
+    total = sum((coverage for _, coverage in wanted.values()), Coverage())
+    if not total.scored:
+        raise EbertError(
+            f"no bin to score: {total.all_n:,} hold only N and {total.excluded:,} are excluded",
+            "choose chromosomes or regions that have bins",
+        )
+    with reporter.task(f"scanning {cell.name}", total.scored, "bins") as advance:
         for chrom in chroms:
             bins_wanted, coverage = wanted[chrom]
             result = np.full((len(bins_wanted), len(tfs)), np.nan, dtype=np.float32)

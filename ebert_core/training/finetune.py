@@ -168,7 +168,7 @@ def finetune(
     trunk, origin = encoder
     module = BindingModel(trunk, len(data.tfs)).to(device.device)
     objective = BindingObjective(data, config, module, device)
-    with open_run(target) as working:
+    with open_run(target, "model") as working:
         reporter.log(
             f"device {device.describe()}; {count_parameters(module):,} parameters; {len(data.tfs)} TF(s); "
             f"{objective.windows.num_starts:,} windows of {config.window_bp:,} bp in each of {', '.join(data.cells)}"
@@ -176,6 +176,8 @@ def finetune(
         reporter.log(
             f"training on {_shown(data.train)}; validating on {_shown(data.valid)} of {', '.join(data.valid_cells)}"
         )
+        if stateless := _without_states(data, config):
+            reporter.warn(f"the dataset has no states of {', '.join(stateless)}: read with unknown states")
         state, best = train(
             objective,
             build_optimizer([(module.encoder, config.encoder_rate), (module.head, 1.0)], config.optimizer),
@@ -213,6 +215,12 @@ def finetune(
 
         finish_run(working, target, write)
     return target.output
+
+
+def _without_states(data: FinetuneData, config: FinetuneConfig) -> list[str]:
+    """Cell types that a run with states reads without, because the dataset has none of them."""
+    cells = dict.fromkeys([*data.cells, *data.valid_cells])
+    return [cell for cell in cells if config.use_states and cell not in data.dataset.state_cells]
 
 
 def _shown(regions: Sequence[Region]) -> str:

@@ -130,7 +130,7 @@ def choose_data(dataset: Dataset, choice: FinetuneChoice) -> FinetuneData:
     data = FinetuneData(
         dataset, tfs, tuple(cells), tuple(valid_cells or cells), tuple(train), tuple(valid), tuple(held_out_cells)
     )
-    for what, part, members in (("train", data.train, data.cells), ("validation", data.valid, data.valid_cells)):
+    for what, part, members in (("training", data.train, data.cells), ("validation", data.valid, data.valid_cells)):
         _require_bound(data, what, part, members)
     return data
 

@@ -131,6 +131,8 @@ def train(
                     break
                 loss = _step(objective, optimizer, config, device, state, journal)
                 advance(1, f"loss {loss:.4f}")
+        # What follows (calibration, publishing) may be stopped too, and must not cost the run.
+        _save(folder, objective.module, optimizer, state, best, fingerprint)
     except KeyboardInterrupt:
         _save(folder, objective.module, optimizer, state, best, fingerprint)
         reporter.warn(f"interrupted at step {state.step:,}; go on with --resume")
@@ -194,7 +196,8 @@ def _evaluate(
     with uninterrupted():
         journal.write("evaluate", state.step, **figures)
         state.evaluated = state.step
-        if figures["score"] > state.best_score:
+        # The first evaluation counts whatever it says, so that a run always has weights to publish.
+        if state.best_figures is None or figures["score"] > state.best_score:
             state.best_score, state.best_step, state.best_figures = figures["score"], state.step, figures
             best.update((name, tensor.detach().clone()) for name, tensor in objective.module.state_dict().items())
     shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))

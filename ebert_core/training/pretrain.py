@@ -87,8 +87,8 @@ class MaskedLanguageObjective:
         self._num_states = len(data.dataset.require_state_model().states)
         self._reader = WindowReader(data.dataset, data.cells, config.window_bp)
         self._num_cells = len(data.cells)
-        self._starts = _require_starts(data.dataset, data.train, config.window_bp, "to train on")
-        valid = _require_starts(data.dataset, data.valid, config.window_bp, "held back for validation")
+        self._starts = _require_starts(data.dataset, data.train, config.window_bp, "training")
+        valid = _require_starts(data.dataset, data.valid, config.window_bp, "validation")
         self._valid = self._draw(valid, _VALID_STREAM, 0, config.valid_windows)
 
     @property
@@ -153,7 +153,7 @@ def _require_starts(dataset: Dataset, regions: tuple[Region, ...], window_bp: in
     starts = eligible_starts(dataset, regions, window_bp)
     if len(starts) == 0:
         raise EbertError(
-            f"no window of {window_bp:,} bp without N-runs or excluded regions is {what}",
+            f"no window of {window_bp:,} bp without N-runs or excluded regions is in the {what} part",
             "choose other chromosomes (--chrom, --valid-chrom), or shorter windows (--set window_bp=1000)",
         )
     return starts
@@ -192,7 +192,7 @@ def pretrain(
     torch.manual_seed(config.seed)
     module = PretrainingModel(config.encoder, len(state_model.states)).to(device.device)
     objective = MaskedLanguageObjective(data, config, module, device)
-    with open_run(target) as working:
+    with open_run(target, "checkpoint") as working:
         reporter.log(
             f"device {device.describe()}; {count_parameters(module):,} parameters; reading "
             f"{objective.num_windows:,} (window, cell type) pairs of {config.window_bp:,} bp"

@@ -29,15 +29,15 @@ class RunTarget:
 
 
 @contextlib.contextmanager
-def open_run(target: RunTarget) -> Iterator[Path]:
-    """Yield the working folder of a run, and keep other runs from it meanwhile.
+def open_run(target: RunTarget, kind: str) -> Iterator[Path]:
+    """Yield the working folder of a run that makes a `kind`, and keep other runs from it meanwhile.
 
     Raises:
         OutputExistsError: the output is there and may not be replaced.
-        EbertError: another run is writing it, or an unfinished run is there and neither `overwrite` nor `resume` was
-            given.
+        EbertError: the output is not a `kind`, another run is writing it, or an unfinished run is there and neither
+            `overwrite` nor `resume` was given.
     """
-    refuse_existing(target.output, target.overwrite)
+    refuse_existing(target.output, target.overwrite, kind=kind)
     with exclusive_lock(target.output):
         working = target.output.with_name(f"{target.output.name}.partial")
         if working.exists() and target.overwrite and not target.resume:

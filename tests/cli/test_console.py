@@ -11,8 +11,9 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
 
-from ebert_cli.console import ConsoleReporter, guarded, split_names
+from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr, stdout
 from ebert_cli.options import split_regions
 from ebert_core.errors import EbertError
 
@@ -106,6 +107,25 @@ def test_a_long_task_tells_its_rate_in_a_pipe(capsys, monkeypatch):
 )
 def test_names_with_commas(typed, names):
     assert split_names(typed) == names
+
+
+@pytest.mark.parametrize("split", [split_names, split_regions])
+@pytest.mark.parametrize("typed", [[""], [" , "], ["", ","]])
+def test_an_option_given_empty_is_not_taken_for_all(split, typed):
+    with pytest.raises(EbertError, match=r"--hold-out-cell '.*' names nothing") as caught:
+        split(typed, "--hold-out-cell")
+    assert "leave the option out" in caught.value.hint
+    assert split(None, "--hold-out-cell") == split([], "--hold-out-cell") == []
+
+
+def test_chosen_names_are_shown_as_they_are(capsys, monkeypatch):
+    name = "a[/b] [bold]:x:"
+    for console in (stdout, stderr):
+        table = Table(name)
+        table.add_row(name)
+        console.print(table)
+    told = capsys.readouterr()
+    assert told.out.count(name) == told.err.count(name) == 2
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,19 @@ def test_quiet_says_nothing(road: Path, tmp_path: Path) -> None:
     assert (result.stdout, result.stderr) == ("", "")
 
 
+def test_no_states_wins_over_settings_and_missing_states_are_told(copy_of_road: Path) -> None:
+    tune = [*FINETUNE, "--tf", "MAX", "--steps", "1"]
+    assert run(copy_of_road, *tune, "-o", "blind", "--no-states", "--set", "use_states=true").exit_code == 0
+    assert json.loads((copy_of_road / "blind" / "ebert.json").read_text())["config"]["use_states"] is False
+    manifest = copy_of_road / "dataset" / "ebert.json"
+    content = json.loads(manifest.read_text())
+    del content["states"]["GM12878"]
+    manifest.write_text(json.dumps(content))
+    told = "the dataset has no states of GM12878"
+    assert told in run(copy_of_road, *tune, "-o", "partly").stderr
+    assert told not in run(copy_of_road, *tune, "-o", "unasked", "--no-states").stderr
+
+
 # --- faults: one error, one hint, exit 1, nothing written
 
 
@@ -223,7 +236,8 @@ FAULTS = {
     "region past the end": ([*PREDICT_CTCF, "--chrom", "chr2:40,000-41,338"], "past the end of chr2 (41,337 bp)", ""),
     "regions are missing": ([*PREDICT_CTCF, "--regions", "x.bed"], "x.bed: is not there", ""),
     "regions are empty": ([*PREDICT_CTCF, "--regions", "taken"], "no data lines", ""),
-    "nothing to score": ([*PREDICT_CTCF, *ELSEWHERE, "--chrom", "chrShort"], "no value was written", "regions"),
+    "nothing to score": ([*PREDICT_CTCF, *ELSEWHERE, "--chrom", "chrShort"], "no bin to score: 0 hold", "regions"),
+    "nothing to print": ([*PREDICT_CTCF, "-o", "-", "--chrom", "chrShort"], "no bin to score: 0 hold", "regions"),
     "states are missing": (["predict", "--tf", "CTCF", "--cell", "X", "--states", "x.bed"], "x.bed: is not there", ""),
     "no such model": ([*PREDICT_CTCF, "-m", "models/MAX"], "model models/MAX is not there", "ebert finetune"),
     "a checkpoint is no model": ([*PREDICT_CTCF, "-m", "pretrained"], "holds a checkpoint, expected a model", ""),

@@ -250,7 +250,7 @@ def test_a_kill_while_saving_leaves_a_whole_resume_point(
 
 def test_older_points_go_only_after_the_new_one_is_there(run: Callable[..., Outcome], tmp_path: Path) -> None:
     run("a")
-    assert [path.name for path in resume_points(tmp_path / "a")] == ["resume-step-00000004"]
+    assert [path.name for path in resume_points(tmp_path / "a")] == ["resume-step-00000005"]
 
 
 def test_a_full_disk_leaves_the_last_resume_point(

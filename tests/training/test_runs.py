@@ -145,6 +145,24 @@ def test_a_stop_in_the_final_evaluation(go: Runner, monkeypatch: pytest.MonkeyPa
     assert outcome(go("broken", resume=True)) == outcome(go("whole"))
 
 
+def test_a_stop_between_training_and_its_output(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps are done, calibration or publishing is stopped: nothing is trained again."""
+
+    def stopping(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BindingObjective, "calibrate", stopping)
+        patch.setattr(pretrain_module, "finish_run", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            go("broken")
+    assert [point.name[-1] for point in resume_points(go.folder / "broken.partial")] == ["7"]
+    with monkeypatch.context() as patch:
+        patch.setattr(go.objective, "loss", lambda *_: pytest.fail("trained again"))
+        resumed = go("broken", resume=True)
+    assert outcome(resumed) == outcome(go("whole"))
+
+
 def test_overwrite_starts_an_unfinished_run_anew(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(go.objective, "evaluate", lambda self: 1 / 0)
