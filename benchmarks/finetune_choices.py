@@ -1,6 +1,6 @@
 """How fine-tuning depends on where it starts and on how its steps are cut, at equal base pairs, on the demo world.
 
-    python benchmarks/finetune_choices.py            three seeds, about 12 minutes on 2 cores
+    python benchmarks/finetune_choices.py            three seeds, about 15 minutes on 2 cores
     python benchmarks/finetune_choices.py --quick    one seed, a few steps, under a minute: only that it works
 
 Every variant reads 800 x 12.8 kb. Figures: mean auPRC over TFs and training cell types on the validation chromosome.
@@ -21,19 +21,35 @@ from ebert_core.simulation.config import WorldConfig
 from ebert_core.simulation.world import build_world
 
 STEPS = 800
+# Weights as BERT draws them, and motif detectors of unit response: what the code had first.
+FIXED_WEIGHTS = """
+import torch
+from ebert_core.model import encoder, heads
+
+def draw(layer, gain=1.0):
+    torch.nn.init.normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        torch.nn.init.zeros_(layer.bias)
+
+encoder.initialise_linear = heads.initialise_linear = draw
+encoder._STEM_GAIN = 1.0
+from ebert_cli.app import main
+main()
+"""
 # Name -> (settings, how many times fewer steps than STEPS).
 VARIANTS: dict[str, tuple[list[str], int]] = {
     "from scratch": (["--scratch", "tiny"], 1),
     "after 200 steps of pre-training": ([], 1),
     "windows of 3,200 bp": (["--scratch", "tiny", "--set", "window_bp=3200", "--set", "global_batch=4",
                              "--set", "micro_batch=4"], 1),
+    "from scratch, weights of a fixed 0.02": (["--scratch", "tiny"], 1),
     "a quarter of the steps, four times as large": (["--scratch", "tiny", "--set", "global_batch=32"], 4),
 }  # fmt: skip
 
 
-def ebert(folder: Path, *arguments: str) -> None:
+def ebert(folder: Path, *arguments: str, code: str = "from ebert_cli.app import main; main()") -> None:
     """Run one command in `folder`."""
-    subprocess.run([sys.executable, "-m", "ebert_cli", *arguments, "--quiet"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", code, *arguments, "--quiet"], cwd=folder, check=True)
 
 
 def validation_auprc(model: Path) -> float:
@@ -61,9 +77,10 @@ def main() -> None:
             ebert(folder, "pretrain", "--steps", str(min(200, steps)), "--seed", str(seed), "--output", pretrained)
             for index, (variant, (settings, fewer)) in enumerate(VARIANTS.items()):
                 output = f"models/{index}-{seed}"
+                how = {"code": FIXED_WEIGHTS} if "0.02" in variant else {}
                 ebert(folder, "finetune", *split, *settings, "--checkpoint", pretrained, "--seed", str(seed),
                       "--steps", str(steps // fewer), "--set", f"evaluate_every={steps}",
-                      "--output", output)  # fmt: skip
+                      "--output", output, **how)  # fmt: skip
                 found[variant].append(validation_auprc(folder / output))
                 print(f"seed {seed}, {variant}: {found[variant][-1]:.3f}", flush=True)
     summary = {
