@@ -39,14 +39,18 @@ def use_device(name: str, precision: str, threads: int | None) -> Device:
     """Import torch with quiet threads, and choose the device."""
     import os
 
-    # Threads that spin while they wait make two busy processes on the same cores up to 11 times slower than one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # How long a waiting thread spins before it sleeps (read by libgomp when torch loads). Without a bound two busy
+    # processes on the same cores are up to 11 times slower than one; without any spinning a tiny model on quiet cores
+    # waits for wake-ups and is 1.9 times slower (docs/lab-notes.md).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from ebert_core.errors import EbertError
-    from ebert_core.model.device import choose_device, set_threads
+    from ebert_core.model.device import choose_device, keep_freed_memory, set_threads
 
     if precision not in ("auto", "bf16", "fp32"):
         raise EbertError(f"unknown precision {precision!r}", "use auto, bf16 or fp32")
     set_threads(threads)
+    keep_freed_memory()
     return choose_device(name, precision)  # type: ignore[arg-type]
 
 
