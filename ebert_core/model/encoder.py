@@ -147,8 +147,7 @@ class Encoder(nn.Module):
 def initialise_linear(layer: nn.Linear, gain: float = 1.0) -> None:
     """Normal weights of variance gain^2 / inputs, no bias: outputs as large as inputs at any width.
 
-    BERT's fixed 0.02 suits a width of 768; at 128 the signal fades from layer to layer, and fine-tuning from scratch
-    reached an auPRC of 0.51 in the steps that give 0.81 with these (docs/lab-notes.md).
+    BERT's fixed 0.02 suits a width of 768; at 128 the signal fades from layer to layer (docs/lab-notes.md).
     """
     nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
     if layer.bias is not None:

@@ -210,7 +210,8 @@ CASES = [
          ["dataset exists and is not a dataset", "--output"]),
     Case("output is a checkpoint", {"p/ebert.json": '{"kind": "checkpoint", "format_version": 1}'},
          [*prepare_with(), "--overwrite", "--output", "p"], ["p exists and is not a dataset"]),
-    Case("output below a file", {"f": ""}, [*prepare_with(), "--output", "f/dataset"], ["f is a file, expected a folder", "--output"]),
+    Case("output below a file", {"f": ""}, [*prepare_with(), "--output", "f/dataset"],
+         ["f is a file, expected a folder", "--output"]),
     Case("output name too long", {}, [*prepare_with(), "--output", "x" * 300], ["name too long"]),
     Case("output is the working folder", {}, [*prepare_with(), "--output", "."], ["exists and is not a dataset"]),
 ]  # fmt: skip
