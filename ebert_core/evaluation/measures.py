@@ -2,7 +2,7 @@
 
 Every one of them changes only at thresholds where a bound bin sits. So the scores are sorted once, the bound bins'
 scores are looked up among them, and all measures are sums over the distinct scores of bound bins: exact with ties,
-4 bytes a bin beyond the scores, and 45 ms for 10 M bins, where scikit-learn's three calls take 8.7 s.
+and 4 bytes a bin beyond the scores.
 
 Sources: Davis and Goadrich, ICML 2006, for the interpolation of the precision-recall curve, with the conventions of
 the R package PRROC (`auc.davis.goadrich`), which scored the ENCODE-DREAM challenge; the challenge's scoring code for
