@@ -19,14 +19,23 @@ from ebert_core.artifacts import digest_of
 from ebert_core.errors import EbertError, UnknownNameError
 from ebert_core.vocabulary import STATE_BIN_BP
 
+# UCSC's hg19.chrom.sizes: the chromosomes of the ENCODE-DREAM challenge.
+_HG19: Final = {
+    "chr1": 249250621, "chr2": 243199373, "chr3": 198022430, "chr4": 191154276, "chr5": 180915260, "chr6": 171115067,
+    "chr7": 159138663, "chr8": 146364022, "chr9": 141213431, "chr10": 135534747, "chr11": 135006516,
+    "chr12": 133851895, "chr13": 115169878, "chr14": 107349540, "chr15": 102531392, "chr16": 90354753,
+    "chr17": 81195210, "chr18": 78077248, "chr19": 59128983, "chr20": 63025520, "chr21": 48129895, "chr22": 51304566,
+    "chrX": 155270560,
+}  # fmt: skip
 # Lengths (bp) of a few chromosomes tell the common assemblies apart (UCSC chrom.sizes).
 _FINGERPRINTS: Final = {
-    "hg19": {"chr1": 249250621, "chr8": 146364022, "chr20": 63025520, "chr21": 48129895, "chr22": 51304566},
+    "hg19": _HG19,
     "hg38": {"chr1": 248956422, "chr8": 145138636, "chr20": 64444167, "chr21": 46709983, "chr22": 50818468},
     "T2T-CHM13v2": {"chr1": 248387328, "chr8": 146259331, "chr20": 66210255, "chr21": 45090682, "chr22": 51324926},
     "mm10": {"chr1": 195471971, "chr8": 129401213, "chr18": 90702639, "chr19": 61431566},
     "mm39": {"chr1": 195154279, "chr8": 130127694, "chr18": 90720763, "chr19": 61420004},
 }
+BUILT_IN_ASSEMBLIES: Final = {"hg19": _HG19}
 
 
 def synonyms(chrom: str) -> tuple[str, ...]:
@@ -59,6 +68,13 @@ class Assembly:
         """An assembly from (name, length in bp) pairs."""
         pairs = list(sizes)
         return cls(tuple(name for name, _ in pairs), tuple(int(length) for _, length in pairs))
+
+    @classmethod
+    def built_in(cls, name: str) -> Assembly:
+        """An assembly that needs no file: `hg19`, chr1 to chr22 and chrX; `UnknownNameError` for any other name."""
+        if name not in BUILT_IN_ASSEMBLIES:
+            raise UnknownNameError("built-in assembly", name, BUILT_IN_ASSEMBLIES)
+        return cls.from_sizes(BUILT_IN_ASSEMBLIES[name].items())
 
     @functools.cached_property
     def digest(self) -> str:

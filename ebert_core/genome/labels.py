@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.genome.intervals import Positions, count_overlaps, merge
+from ebert_core.genome.intervals import Positions, merge
 from ebert_core.vocabulary import BIN_BP, STRIDES_PER_BIN
 
 UNLABELLED: Final = 0
@@ -22,6 +22,8 @@ AMBIGUOUS: Final = 2
 BOUND: Final = 3
 LABEL_LETTERS: Final = "-UAB"
 
+Counts = NDArray[np.int16]
+
 
 def label_bins(
     starts: Positions, conservative: tuple[Positions, Positions], relaxed: tuple[Positions, Positions]
@@ -29,35 +31,48 @@ def label_bins(
     """Label codes (1 unbound, 2 ambiguous, 3 bound) of bins.
 
     Args:
-        starts: bin starts, shape (N,).
+        starts: bin starts, rising, shape (N,).
         conservative: (starts, ends) of the peaks that call a bin bound; any order.
         relaxed: (starts, ends) of the peaks that keep a bin from being called unbound; any order.
 
     Returns:
         uint8 of shape (N,).
     """
-    ends = starts + BIN_BP
     strong = _count_half_overlaps(*merge(*conservative), starts)
-    weak = count_overlaps(*merge(*relaxed), starts, ends)
-    labels = np.full(len(starts), AMBIGUOUS, dtype=np.uint8)
-    labels[(strong == 0) & (weak == 0)] = UNBOUND
+    weak = _count_overlaps(*merge(*relaxed), starts)
+    labels = np.full(len(starts), UNBOUND, dtype=np.uint8)
+    labels[(strong | weak) != 0] = AMBIGUOUS
     labels[(strong == 1) & (weak == 1)] = BOUND
     return labels
 
 
-def _count_half_overlaps(peak_starts: Positions, peak_ends: Positions, starts: Positions) -> Positions:
-    """Peaks (sorted, disjoint) that cover half of each bin or have half of themselves inside it; shape (N,).
+def _count_half_overlaps(peak_starts: Positions, peak_ends: Positions, starts: Positions) -> Counts:
+    """Peaks (disjoint) that cover half of each bin or have half of themselves inside it; shape (N,).
 
     A peak qualifies iff its overlap with the bin is at least t = min(bin, peak length) / 2. For a peak [p, q) that
-    means bin start <= q - t and bin end >= p + t, so the bins of one peak are a run, and the count is a difference of
-    two sorted ranks. Lengths are doubled to stay in integers.
+    means bin start <= q - t and bin end >= p + t, so the bins of one peak are a run. Positions are whole, so t may be
+    rounded up.
     """
-    threshold = np.minimum(BIN_BP, peak_ends - peak_starts)
-    earliest = 2 * peak_starts + threshold - 2 * BIN_BP
-    latest = 2 * peak_ends - threshold
-    return np.searchsorted(np.sort(earliest), 2 * starts, side="right") - np.searchsorted(
-        np.sort(latest), 2 * starts, side="left"
-    )
+    least = (np.minimum(BIN_BP, peak_ends - peak_starts) + 1) // 2
+    first = np.searchsorted(starts, peak_starts + least - BIN_BP, side="left")
+    return _count_runs(first, np.searchsorted(starts, peak_ends - least, side="right"), len(starts))
+
+
+def _count_overlaps(peak_starts: Positions, peak_ends: Positions, starts: Positions) -> Counts:
+    """Peaks that share at least 1 bp with each bin; shape (N,)."""
+    first = np.searchsorted(starts, peak_starts - BIN_BP, side="right")
+    return _count_runs(first, np.searchsorted(starts, peak_ends, side="left"), len(starts))
+
+
+def _count_runs(first: Positions, end: Positions, size: int) -> Counts:
+    """In how many of the runs [first, end) each of `size` places lies.
+
+    Peaks are few beside bins, so it is they that are searched for; no bin meets more disjoint peaks than it has bp.
+    """
+    change = np.zeros(size + 1, dtype=np.int16)
+    np.add.at(change, first, 1)
+    np.subtract.at(change, end, 1)
+    return np.cumsum(change[:-1], dtype=np.int16)
 
 
 def pack_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -66,7 +81,30 @@ def pack_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(quads[:, 0] | quads[:, 1] << 2 | quads[:, 2] << 4 | quads[:, 3] << 6, dtype=np.uint8)
 
 
+_UNPACKED: Final = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6]) & 3).astype(np.uint8)
+
+
 def unpack_labels(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The inverse of `pack_labels`; shape (..., M) -> (..., 4 M)."""
-    shifts = np.array([0, 2, 4, 6], dtype=np.uint8)
-    return np.asarray(packed[..., None] >> shifts & 3, dtype=np.uint8).reshape(*packed.shape[:-1], -1)
+    return np.take(_UNPACKED, packed, axis=0).reshape(*packed.shape[:-1], -1)
+
+
+def lay_packed(packed: NDArray[np.uint8], places: Positions, labels: NDArray[np.uint8]) -> None:
+    """Write labels into a packed array, in place.
+
+    Args:
+        packed: shape (M,), four labels a byte.
+        places: which of its 4 M labels, rising, shape (N,).
+        labels: codes, shape (N,).
+    """
+    if len(places):
+        first, last = places[0] // STRIDES_PER_BIN, places[-1] // STRIDES_PER_BIN + 1
+        some = unpack_labels(packed[first:last])
+        some[places - first * STRIDES_PER_BIN] = labels
+        packed[first:last] = pack_labels(some)
+
+
+def count_packed(packed: NDArray[np.uint8]) -> Positions:
+    """How many of the labels are unlabelled, unbound, ambiguous, bound; int64 of shape (4,)."""
+    in_byte = np.stack([(code == _UNPACKED).sum(axis=1) for code in range(len(LABEL_LETTERS))])
+    return np.asarray(in_byte @ np.bincount(packed, minlength=len(_UNPACKED)), dtype=np.int64)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ebert_core.errors import InputError
 from ebert_core.genome.assembly import Assembly, likely_assembly
-from ebert_core.genome.intervals import Positions, merge
+from ebert_core.genome.bins import region_fault
+from ebert_core.genome.intervals import Positions, first_overlap_with_previous, merge
 from ebert_core.genome.regions import Region
 from ebert_core.io.text import Table, read_table
+from ebert_core.vocabulary import BIN_BP, STRIDE_BP
 
 _SIGNAL_COLUMN: Final = 6
 # Column 7 is signalValue in narrowPeak (10 columns) and in the IDR program's output (20); in BED7 to BED12 it is
@@ -166,6 +168,41 @@ def read_regions(path: Path, assembly: Assembly) -> tuple[list[Region], list[str
         Region(assembly.chroms[chrom], start, end)
         for chrom, start, end in zip(rows.chrom.tolist(), rows.starts.tolist(), rows.ends.tolist(), strict=True)
     ]
+    return regions, reading_notes(rows)
+
+
+def read_bin_regions(path: Path, assembly: Assembly) -> tuple[dict[str, tuple[Positions, Positions]], list[str]]:
+    """The regions of a BED file whose tiles are the benchmark's bins, for `BenchmarkBins.from_regions`.
+
+    Returns:
+        (chromosome -> (starts, ends), sorted; notes on the reading). Rows on chromosomes that the assembly lacks are
+        left out and counted in the notes.
+
+    Raises:
+        InputError: as `read_rows`; or an interval that 200-bp bins every 50 bp cannot tile, or that overlaps another.
+    """
+    rows = read_rows(path, assembly)
+    regions = {}
+    for index in np.unique(rows.chrom):
+        here = np.flatnonzero(rows.chrom == index)
+        chrom = assembly.chroms[index]
+        if fault := region_fault(rows.starts[here], rows.ends[here], assembly.length(chrom)):
+            raise rows.table.error(
+                int(rows.row[here[fault[0]]]),
+                fault[1],
+                f"bins of {BIN_BP} bp, one every {STRIDE_BP} bp, must tile each region: mend or remove the row",
+            )
+        here = here[np.argsort(rows.starts[here], kind="stable")]
+        starts, ends = rows.starts[here], rows.ends[here]
+        if (clash := first_overlap_with_previous(starts, ends)) is not None:
+            one, other = sorted((clash - 1, clash), key=lambda i: int(rows.row[here[i]]))
+            raise rows.table.error(
+                int(rows.row[here[other]]),
+                f"region {starts[other]:,}-{ends[other]:,} overlaps {starts[one]:,}-{ends[one]:,} "
+                f"of line {rows.table.lines[rows.row[here[one]]]:,}",
+                "bins would be given twice: merge the two rows, or remove one",
+            )
+        regions[chrom] = (starts, ends)
     return regions, reading_notes(rows)
 
 

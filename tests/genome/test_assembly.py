@@ -145,3 +145,13 @@ def test_json_describes_the_whole_assembly():
     assert described["name"] == "hg19"
     assert described["chroms"] == [list(pair) for pair in HG19_TAIL]
     assert Assembly.from_sizes(described["chroms"]).digest == described["digest"]
+
+
+def test_a_built_in_assembly_needs_no_file():
+    hg19 = Assembly.built_in("hg19")
+    assert hg19.name == "hg19"
+    assert len(hg19.chroms) == 23
+    assert [(chrom, hg19.length(chrom)) for chrom, _ in HG19_TAIL] == HG19_TAIL
+    with pytest.raises(UnknownNameError, match="unknown built-in assembly 'hg18'") as caught:
+        Assembly.built_in("hg18")
+    assert "hg19" in caught.value.hint

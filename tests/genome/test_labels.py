@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import gzip
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ebert_core.genome.bins import all_bin_starts, benchmark_bin_starts
-from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND, label_bins, pack_labels, unpack_labels
+from ebert_core.genome.labels import (
+    AMBIGUOUS,
+    BOUND,
+    UNBOUND,
+    count_packed,
+    label_bins,
+    lay_packed,
+    pack_labels,
+    unpack_labels,
+)
 
 LENGTH = 6000
-REAL_DATA = Path(os.environ.get("EBERT_REAL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 
 
 def arrays(intervals):
@@ -128,23 +135,70 @@ def test_agrees_with_bedtools(tmp_path, seed):
     assert set(found.tolist()) == {UNBOUND, AMBIGUOUS, BOUND}
 
 
+def read_peaks_of(path, chrom):
+    """(starts, ends) on one chromosome, read without the program."""
+    with gzip.open(path, "rt") as handle:
+        return arrays([tuple(map(int, fields[1:3])) for fields in map(str.split, handle) if fields[0] == chrom])
+
+
+def real_bins(folder, chrom):
+    """The challenge's bins of one chromosome, tiled without the program."""
+    with (folder / "dream" / "test_regions.blacklistfiltered.merged.bed").open() as handle:
+        rows = [fields for fields in map(str.split, handle) if fields[0] == chrom]
+    return np.concatenate([np.arange(int(start), int(end) - 199, 50) for _, start, end in rows])
+
+
+MORE = pytest.mark.slow
+
+
 @needs_bedtools
 @pytest.mark.real
-def test_agrees_with_bedtools_on_real_peaks(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    folder = REAL_DATA / "chip" / "dream"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; EBERT_REAL_DATA names the folder of the real data")
-    tables = []
-    for kind in ("conservative.train", "relaxed"):
-        path = folder / f"ChIPseq.HeLa-S3.CTCF.{kind}.narrowPeak.gz"
-        table = pandas.read_csv(path, sep="\t", header=None, usecols=[0, 1, 2])
-        here = table[table[0] == "chr22"]
-        tables.append((here[1].to_numpy(np.int64), here[2].to_numpy(np.int64)))
-    starts = benchmark_bin_starts(51_304_566, arrays([]))
-    found = label_bins(starts, *tables)
-    np.testing.assert_array_equal(found, bedtools_labels(tmp_path, "chr22", starts, *tables))
-    assert (found == BOUND).sum() > 1000
+@pytest.mark.parametrize(
+    ("tf", "cell", "chrom"),
+    [
+        ("CTCF", "HeLa-S3", "chr22"),
+        ("MAX", "GM12878", "chr20"),
+        pytest.param("CTCF", "HeLa-S3", "chr20", marks=MORE),
+        pytest.param("MAX", "GM12878", "chr22", marks=MORE),
+        pytest.param("REST", "HepG2", "chr20", marks=MORE),
+        pytest.param("REST", "HepG2", "chr22", marks=MORE),
+        pytest.param("JUND", "MCF-7", "chr20", marks=MORE),
+        pytest.param("JUND", "MCF-7", "chr22", marks=MORE),
+    ],
+)
+def test_every_bin_of_a_real_chromosome_agrees_with_bedtools(tmp_path, real_data, tf, cell, chrom):
+    conservative, relaxed = (
+        read_peaks_of(real_data / "chip" / "dream" / f"ChIPseq.{cell}.{tf}.{kind}.narrowPeak.gz", chrom)
+        for kind in ("conservative.train", "relaxed")
+    )
+    starts = real_bins(real_data, chrom)
+    found = label_bins(starts, conservative, relaxed)
+    np.testing.assert_array_equal(found, bedtools_labels(tmp_path, chrom, starts, conservative, relaxed))
+    counts = np.bincount(found, minlength=4)
+    assert counts.sum() == {"chr20": 1_258_450, "chr22": 1_025_608}[chrom]
+    assert counts[BOUND] > 300
+    assert counts[AMBIGUOUS] > 1_000
+
+
+@needs_bedtools
+@pytest.mark.parametrize("kinds", ["conservative", "relaxed", "both"])
+def test_files_without_a_peak_agree_with_bedtools(tmp_path, kinds):
+    none, some = arrays([]), arrays([(1_000, 1_400), (3_100, 3_110)])
+    conservative = none if kinds != "relaxed" else some
+    relaxed = none if kinds != "conservative" else some
+    starts = all_bin_starts(LENGTH)
+    found = label_bins(starts, conservative, relaxed)
+    np.testing.assert_array_equal(found, bedtools_labels(tmp_path, "chr1", starts, conservative, relaxed))
+
+
+def test_more_peaks_in_a_gap_than_a_short_integer_counts():
+    begins = np.arange(1_000, 1_000 + 2 * 40_000, 2)
+    starts = np.array([0, 800, 81_000, 81_050])
+    found = label_bins(starts, (begins, begins + 1), (begins, begins + 1))
+    # 800 to 1,000 touches none; 81,000 begins where the last, [80,998, 80,999), has ended.
+    assert found.tolist() == [UNBOUND] * 4
+    both = label_bins(np.array([0, 801, 80_900]), (begins, begins + 1), (begins, begins + 1))
+    assert both.tolist() == [UNBOUND, BOUND, AMBIGUOUS]
 
 
 def test_no_bins_and_no_peaks():
@@ -166,3 +220,16 @@ def test_packing_is_reversible(labels):
 
 def test_the_first_label_is_in_the_lowest_bits():
     assert pack_labels(np.array([3, 0, 2, 1], np.uint8)).tolist() == [3 | 2 << 4 | 1 << 6]
+
+
+@given(st.data(), st.integers(1, 40))
+def test_labels_are_laid_into_a_packed_array(data, quads):
+    codes = data.draw(st.lists(st.integers(0, 3), min_size=4 * quads, max_size=4 * quads))
+    places = sorted(data.draw(st.sets(st.integers(0, 4 * quads - 1))))
+    new = data.draw(st.lists(st.integers(1, 3), min_size=len(places), max_size=len(places)))
+    packed = pack_labels(np.array(codes, np.uint8))
+    lay_packed(packed, np.array(places, np.int64), np.array(new, np.uint8))
+    for place, label in zip(places, new, strict=True):
+        codes[place] = label
+    assert unpack_labels(packed).tolist() == codes
+    assert count_packed(packed).tolist() == [codes.count(label) for label in range(4)]

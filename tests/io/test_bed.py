@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ebert_core.errors import InputError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.regions import Region
-from ebert_core.io.bed import merged_regions, read_peaks, read_regions, read_rows, reading_notes
+from ebert_core.io.bed import merged_regions, read_bin_regions, read_peaks, read_regions, read_rows, reading_notes
 
 ASSEMBLY = Assembly(("chr1", "chr2", "chrM"), (1_000, 730, 50))
 HG19 = Assembly(("chr20", "chr21"), (63025520, 48129895))
@@ -180,3 +180,34 @@ def test_merged_regions_cover_what_the_files_cover(tmp_path, files):
 
 def test_no_file_is_no_region():
     assert merged_regions([], ASSEMBLY) == ({}, [])
+
+
+def test_regions_of_bins(bed):
+    regions, notes = read_bin_regions(bed("2\t500\t700\nchr1\t600\t1000\nchr1\t0\t250\nchrQ\t7\t9\n"), ASSEMBLY)
+    assert {chrom: [edge.tolist() for edge in edges] for chrom, edges in regions.items()} == {
+        "chr1": [[0, 600], [250, 1000]],
+        "chr2": [[500], [700]],
+    }
+    assert "2 -> chr2" in notes[0]
+    assert "1 rows lie on chromosomes that the genome lacks (chrQ)" in notes[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "problem"),
+    [
+        ("", None, "has no data lines"),
+        ("chrQ\t0\t200\n", None, "has no row on the genome's chromosomes"),
+        ("#\nchr1\t0\t200\nchr1\t300\t450\n", 3, "region 300-450 is shorter than a bin (200 bp)"),
+        ("chr1\t0\t200\nchr1\t310\t610\n", 2, "region 310-610 begins at no multiple of 50"),
+        ("chr1\t0\t210\n", 1, "region 0-210 is no multiple of 50 bp long"),
+        ("chr2\t0\t250\nchr1\t500\t900\nchr1\t0\t550\n", 3, "region 0-550 overlaps 500-900 of line 2"),
+        ("chr1\t0\t200\nchr1\t0\t200\n", 2, "region 0-200 overlaps 0-200 of line 1"),
+        ("chr1\t500\t1050\n", 1, "end 1,050 is past the end of chr1 (1,000 bp)"),
+    ],
+)
+def test_regions_that_bins_cannot_tile(bed, rows, line, problem):
+    with pytest.raises(InputError) as caught:
+        read_bin_regions(bed(rows), ASSEMBLY)
+    assert caught.value.line == line
+    assert problem in caught.value.message
+    assert caught.value.hint
