@@ -1,4 +1,4 @@
-"""Which ChIP-seq peak files belong to which TF and cell type: from a folder's file names or from a sheet."""
+"""Which ChIP-seq peaks and label tables belong to which TF and cell type: from file names or from a sheet."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _CHALLENGE: Final = re.compile(
     rf"ChIPseq\.(?P<cell>.+)\.(?P<tf>[^.]+)\.(?P<kind>conservative|relaxed)(?:\.train)?{_ENDING}", re.IGNORECASE
 )
 _PLAIN: Final = re.compile(rf"(?P<tf>[^.]+)\.(?P<cell>.+?){_ENDING}", re.IGNORECASE)
+# `TF.train.labels.tsv.gz` of the challenge, `TF.labels.tsv`.
+_TABLE: Final = re.compile(r"(?P<tf>[^.]+)\.(?:.+\.)?labels\.tsv(?:\.gz|\.bgz)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,34 +36,62 @@ class ChipExperiment:
     relaxed: Path
 
 
-def find_experiments(source: Path) -> tuple[list[ChipExperiment], list[str]]:
-    """All experiments of a folder or of a sheet (`tf`, `cell`, `peaks`, optional `relaxed`; paths relative to the
-    sheet).
+@dataclass(frozen=True)
+class ChipFiles:
+    """What `--chip` names.
 
-    Returns:
-        (experiments sorted by TF and cell type, notes on files that were left out).
+    Attributes:
+        experiments: peak files, sorted by TF and cell type.
+        tables: (TF as the file's name spells it, label table), sorted by name.
+        notes: what a user should know of files that were left out, a sentence each.
+    """
+
+    experiments: list[ChipExperiment]
+    tables: list[tuple[str, Path]]
+    notes: list[str]
+
+
+def find_chip(source: Path) -> ChipFiles:
+    """Everything in a folder, one file, or the experiments of a sheet.
+
+    Args:
+        source: a folder or one file, of peaks (`TF.CELL.narrowPeak.gz`, or the challenge's `ChIPseq.CELL.TF...`) or of
+            labels (`TF.labels.tsv.gz`, `TF.train.labels.tsv.gz`); or a sheet of peaks (columns `tf`, `cell`, `peaks`,
+            optional `relaxed`; paths relative to the sheet).
+
+    Raises:
+        EbertError: there is nothing of the kind, or no peaks but relaxed ones.
+        InputError: a file whose name says no TF and cell type, or a second file of one kind for a pair.
     """
     if source.is_dir():
-        return _from_folder(source)
+        files = [path for path in sorted(source.iterdir()) if path.is_file() and path.name[0] != "."]
+        peaks = [path for path in files if re.search(f"{_ENDING}$", path.name, re.IGNORECASE)]
+        tables = [path for path in files if _TABLE.fullmatch(path.name)]
+        if not peaks and not tables:
+            raise EbertError(
+                f"{source} holds no peak file and no label table",
+                "expected TF.CELL.narrowPeak.gz, or ChIPseq.CELL.TF.conservative.train.narrowPeak.gz with "
+                "....relaxed..., or TF.train.labels.tsv.gz",
+            )
+        return _named(peaks, tables, source)
     if not source.is_file():
         raise EbertError(f"{source} is not there", "name a folder of peak files or a sheet with --chip")
+    if _TABLE.fullmatch(source.name):
+        return _named([], [source], source)
     if _PLAIN.fullmatch(source.name) or _CHALLENGE.fullmatch(source.name):
-        return _from_files([source], source)
-    return _from_sheet(source), []
+        return _named([source], [], source)
+    return ChipFiles(_from_sheet(source), [], [])
 
 
-def _from_folder(folder: Path) -> tuple[list[ChipExperiment], list[str]]:
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and re.search(f"{_ENDING}$", path.name, re.IGNORECASE) and path.name[0] != "."
-    )
-    if not files:
+def _named(peaks: list[Path], tables: list[Path], source: Path) -> ChipFiles:
+    """Files by what their names say."""
+    experiments, notes = _from_files(peaks, source) if peaks else ([], [])
+    if not experiments and not tables:
         raise EbertError(
-            f"{folder} holds no peak file",
-            "expected TF.CELL.narrowPeak.gz, or ChIPseq.CELL.TF.conservative.train.narrowPeak.gz with ....relaxed...",
+            f"{source} holds relaxed peaks only", "bound bins come from conservative peaks; add those files"
         )
-    return _from_files(files, folder)
+    by_tf = [(match["tf"], path) for path in tables if (match := _TABLE.fullmatch(path.name))]
+    return ChipFiles(experiments, by_tf, notes)
 
 
 def _from_files(files: list[Path], source: Path) -> tuple[list[ChipExperiment], list[str]]:
@@ -89,10 +119,6 @@ def _from_files(files: list[Path], source: Path) -> tuple[list[ChipExperiment], 
     if both and single:
         notes.append(
             f"{source.name}: {single} experiment(s) have no relaxed file; their conservative peaks serve as both"
-        )
-    if not experiments:
-        raise EbertError(
-            f"{source} holds relaxed peaks only", "bound bins come from conservative peaks; add those files"
         )
     return experiments, notes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ _STRANDS: Final = {"+", "-", "."}
 _NAME, _SCORE, _STRAND, _SIGNAL = 3, 4, 5, 6
 
 Floats = NDArray[np.float32]
+Places = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,20 @@ class ChromScores:
     Attributes:
         bins, bin_scores: 200-bp bins given as such, sorted by start, shape (B,); empty where the file is a signal.
         starts, ends, scores: disjoint intervals, sorted, shape (R,).
+
+    Positions are int32, int64 on chromosomes of 2^31 bp and more.
     """
 
-    bins: Positions
+    bins: Places
     bin_scores: Floats
-    starts: Positions
-    ends: Positions
+    starts: Places
+    ends: Places
     scores: Floats
 
     def at_bins(self, starts: Positions) -> Floats:
         """The scores of the bins that the file gives as such, NaN for others; shape of `starts`."""
+        if np.array_equal(self.bins, starts):
+            return self.bin_scores.copy()
         out = np.full(len(starts), np.nan, np.float32)
         if len(self.bins):
             place = np.minimum(np.searchsorted(self.bins, starts), len(self.bins) - 1)
@@ -112,45 +117,67 @@ def read_score_table(path: Path, assembly: Assembly) -> ScoreTable:
         InputError: no row, no score column, a score that is no finite number, a row given twice, rows that overlap and
             are no 200-bp bins, an interval that is not on its chromosome, or no chromosome in common.
     """
-    column = ""
-    parts: list[tuple[NDArray[np.int64], ...]] = []
-    values: list[Floats] = []
-    names: dict[str, int] = {}
-    position = 0
+    column, position = "", 0
+    rows: dict[str, _Rows] = {}
     for table in _tables(path):
         if not column:
             position, column = _score_column(table, path)
         if (narrow := table.widths <= position).any():
             row = int(np.argmax(narrow))
-            raise table.error(row, f"has {table.widths[row]} column(s), the score is in column {position + 1}")
-        codes, starts, ends = _intervals(table, names, assembly)
-        parts.append((codes, starts, ends, table.lines))
-        values.append(_scores(table, position))
-    if not parts:
+            raise table.error(
+                row,
+                f"has {table.widths[row]} column(s), the score is in column {position + 1}",
+                "mend or remove the row",
+            )
+        names, codes, starts, ends = _intervals(table, assembly)
+        scores = _scores(table, position)
+        for code, name in enumerate(names):
+            here = np.flatnonzero(codes == code) if len(names) > 1 else slice(None)
+            kept = rows.setdefault(name, _Rows(assembly.resolve(name), assembly))
+            kept.add(starts[here], ends[here], table.lines[here], scores[here])
+    if not rows:
         raise InputError(path, "has no data lines", "expected rows of chrom, start, end and score")
-    codes, starts, ends, lines = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    resolved = {name: assembly.resolve(name) for name in names}
-    if not any(resolved.values()):
+    if not any(some.chrom for some in rows.values()):
         raise InputError(
             path,
-            f"names chromosomes such as {next(iter(names))!r}; the genome has {', '.join(assembly.chroms[:4])}",
+            f"names chromosomes such as {next(iter(rows))!r}; the genome has {', '.join(assembly.chroms[:4])}",
             "the two share no chromosome: check that both are of the same assembly",
         )
-    scores = np.concatenate(values)
-    chroms = {}
-    for name, code in names.items():
-        if chrom := resolved[name]:
-            here = np.flatnonzero(codes == code)
-            if chrom in chroms:
-                raise InputError(path, f"calls {chrom} by two names, one of them {name!r}", "use one spelling")
-            chroms[chrom] = _lay(path, (starts[here], ends[here], lines[here]), scores[here])
-    counts = np.bincount(codes, minlength=len(names))
+    chroms: dict[str, ChromScores] = {}
+    for name, some in rows.items():
+        if some.chrom in chroms:
+            raise InputError(path, f"calls {some.chrom} by two names, one of them {name!r}", "use one spelling")
+        if some.chrom:
+            chroms[some.chrom] = _lay(path, *some.joined())
     return ScoreTable(
         chroms,
         column,
-        {name: int(counts[code]) for name, code in names.items() if not resolved[name]},
-        next((f"{old} -> {new}" for old, new in resolved.items() if new and new != old), ""),
+        {name: some.count for name, some in rows.items() if not some.chrom},
+        next((f"{name} -> {some.chrom}" for name, some in rows.items() if some.chrom and some.chrom != name), ""),
     )
+
+
+class _Rows:
+    """The rows of one chromosome, collected by the portion; those of one that the assembly lacks are only counted."""
+
+    def __init__(self, chrom: str | None, assembly: Assembly) -> None:
+        self.chrom = chrom
+        self.count = 0
+        wide = chrom is not None and assembly.length(chrom) > np.iinfo(np.int32).max
+        self._types = (*[np.int64 if wide else np.int32] * 2, np.uint32, np.float32)
+        self._portions: list[list[NDArray[Any]]] = []
+
+    def add(self, *columns: NDArray[Any]) -> None:
+        """Starts, ends, line numbers and scores, of shape (rows,)."""
+        self.count += len(columns[0])
+        if self.chrom:
+            self._portions.append([column.astype(kind) for column, kind in zip(columns, self._types, strict=True)])
+
+    def joined(self) -> tuple[Places, Places, NDArray[np.uint32], Floats]:
+        """The columns; what was collected is let go."""
+        portions, self._portions = self._portions, []
+        starts, ends, lines, scores = (np.concatenate(columns) for columns in zip(*portions, strict=True))
+        return starts, ends, lines, scores
 
 
 def _tables(path: Path) -> Iterator[Table]:
@@ -198,35 +225,30 @@ def _scores(table: Table, column: int) -> Floats:
     return scores
 
 
-def _intervals(
-    table: Table, names: dict[str, int], assembly: Assembly
-) -> tuple[NDArray[np.int64], Positions, Positions]:
-    """(code of the chromosome's name, start, end) of each row; new names are added to `names`."""
-    found, local = table.categories(0)
-    codes = np.array([names.setdefault(name, len(names)) for name in found])[local]
+def _intervals(table: Table, assembly: Assembly) -> tuple[list[str], NDArray[np.int64], Positions, Positions]:
+    """(names of chromosomes, index of each row's name among them, start, end)."""
+    names, codes = table.categories(0)
     starts, ends = table.integers(1, "start"), table.integers(2, "end")
     limit = np.iinfo(np.int64).max
-    lengths = np.array([assembly.length(chrom) if (chrom := assembly.resolve(name)) else limit for name in found])[
-        local
-    ]
-    if (bad := (starts < 0) | (ends <= starts) | (ends > lengths)).any():
+    lengths = np.array([assembly.length(chrom) if (chrom := assembly.resolve(name)) else limit for name in names])
+    if (bad := (starts < 0) | (ends <= starts) | (ends > lengths[codes])).any():
         row = int(np.argmax(bad))
-        other = likely_assembly({name: int(ends[local == i].max()) for i, name in enumerate(found)})
+        length = lengths[codes[row]]
+        other = likely_assembly({name: int(ends[codes == code].max()) for code, name in enumerate(names)})
         raise table.error(
             row,
-            f"{found[local[row]]}:{starts[row]:,}-{ends[row]:,} is no interval on a chromosome of {lengths[row]:,} bp"
-            if lengths[row] < limit
+            f"{names[codes[row]]}:{starts[row]:,}-{ends[row]:,} is no interval on a chromosome of {length:,} bp"
+            if length < limit
             else f"{starts[row]:,}-{ends[row]:,} is no interval",
             f"the assembly is {assembly.name}" + (f", the file looks like {other}" if other else "")
-            if ends[row] > lengths[row]
+            if ends[row] > length
             else "intervals are 0-based and half-open: 0 <= start < end",
         )
-    return codes, starts, ends
+    return names, codes, starts, ends
 
 
-def _lay(path: Path, rows: tuple[Positions, Positions, NDArray[np.int64]], scores: Floats) -> ChromScores:
-    """Sort one chromosome's rows (starts, ends, lines) and tell bins from signal."""
-    starts, ends, lines = rows
+def _lay(path: Path, starts: Places, ends: Places, lines: NDArray[np.uint32], scores: Floats) -> ChromScores:
+    """Sort one chromosome's rows and tell bins from signal."""
     if not ((starts[1:] > starts[:-1]) | ((starts[1:] == starts[:-1]) & (ends[1:] >= ends[:-1]))).all():
         order = np.lexsort((ends, starts))
         starts, ends, lines, scores = starts[order], ends[order], lines[order], scores[order]
@@ -239,10 +261,12 @@ def _lay(path: Path, rows: tuple[Positions, Positions, NDArray[np.int64]], score
             "keep one row per interval",
             line=second,
         )
-    nothing = np.empty(0, np.int64)
+    nothing, no_scores = starts[:0], scores[:0]
     if _first_clash(starts, ends) is None:
-        return ChromScores(nothing, np.empty(0, np.float32), starts, ends, scores)
+        return ChromScores(nothing, no_scores, starts, ends, scores)
     is_bin = (ends - starts == BIN_BP) & (starts % STRIDE_BP == 0)
+    if is_bin.all():
+        return ChromScores(starts, scores, nothing, nothing, no_scores)
     rest = ~is_bin
     if (row_or_none := _first_clash(starts[rest], ends[rest])) is not None:
         row = int(np.flatnonzero(rest)[row_or_none])
@@ -255,7 +279,7 @@ def _lay(path: Path, rows: tuple[Positions, Positions, NDArray[np.int64]], score
     return ChromScores(starts[is_bin], scores[is_bin], starts[rest], ends[rest], scores[rest])
 
 
-def _first_clash(starts: Positions, ends: Positions) -> int | None:
+def _first_clash(starts: Places, ends: Places) -> int | None:
     """Index of the first sorted interval that begins before its predecessor ends, or None."""
     clash = starts[1:] < np.maximum.accumulate(ends)[:-1]
     return int(np.argmax(clash)) + 1 if clash.any() else None

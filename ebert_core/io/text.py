@@ -1,14 +1,11 @@
 """Tab-separated text of the field - plain, gzip, bgzip or a stream - read as columns, with errors that name the line.
 
-A whole file is split into columns by a few vectorised passes over its bytes (0.6 M rows in about 0.2 s). Header and
-comment lines (`#`, `track`, `browser`), blank lines and CRLF line ends are accepted.
+A whole file, or a portion of it, is split into columns by a few vectorised passes over its bytes. Header and comment
+lines (`#`, `track`, `browser`), blank lines and CRLF line ends are accepted.
 """
 
 from __future__ import annotations
 
-import gzip
-import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,50 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebert_core.errors import InputError, suggestion
+from ebert_core.io.numerals import PADDING, decimals, digits, words_before
+from ebert_core.io.streams import BGZIP_END, is_bgzip, read_bytes
+
+__all__ = [
+    "BGZIP_END", "Table", "is_bgzip", "parse_table", "read_bytes", "read_lines", "read_sheet", "read_table",
+    "unix_lines",
+]  # fmt: skip
 
 _TAB: Final = 9
 _NEWLINE: Final = 10
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-# The empty block that ends every bgzip file (SAM specification, 4.1.2): without it, blocks may be missing.
-BGZIP_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _HEADER_WORDS: Final = (b"#", b"track", b"browser")
-_MAX_DIGITS: Final = 18
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, inflated where it is gzip or bgzip; `-` reads standard input."""
-    if str(path) == "-":
-        data = sys.stdin.buffer.read()
-    else:
-        if not path.exists():
-            raise InputError(path, "is not there", "check the path")
-        if path.is_dir():
-            raise InputError(path, "is a folder, expected a file", "name a file in it")
-        try:
-            data = path.read_bytes()
-        except PermissionError:
-            raise InputError(path, "may not be read", "check the file's permissions") from None
-    if data[:2] == _GZIP_MAGIC:
-        data = _inflated(data, path)
-    elif path.suffix in (".gz", ".bgz"):
-        raise InputError(path, f"is called {path.suffix} but is not gzip", "copy or download it again, or rename it")
-    return data.removeprefix(_BYTE_ORDER_MARK)
-
-
-def _inflated(data: bytes, path: Path) -> bytes:
-    hint = "copy or download it again (`gzip -t` tests it)"
-    if is_bgzip(data) and not data.endswith(BGZIP_END):
-        raise InputError(path, "is a truncated bgzip file: its last block is missing", hint)
-    try:
-        return gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise InputError(path, "is a truncated or damaged gzip file", hint) from None
-
-
-def is_bgzip(head: bytes) -> bool:
-    """Whether a file's first 18 bytes are those of bgzip, which can be read at random places."""
-    return head[:4] == BGZIP_END[:4] and head[12:14] == b"BC"
+# What a blank, comment or header line may begin with; at most one line in many does.
+_MAY_BE_NO_DATA: Final = np.isin(np.arange(256), np.frombuffer(b"#tb \t\n", dtype=np.uint8))
+_WORD: Final = 8
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -75,11 +42,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Table:
-    """The data lines of a tab-separated file.
+    """The data lines of a tab-separated file, or of a portion of one.
 
     Attributes:
         path: where it came from, for errors.
-        data: all bytes of the file, uint8.
+        data: the bytes, uint8, after a few spaces that `ebert_core.io.numerals` needs.
         lines: 1-based line number of each row, shape (rows,).
         bounds: start and end byte of each of the first `num_columns` fields, shape (rows, num_columns, 2); a field
             that a row lacks is empty.
@@ -105,47 +72,43 @@ class Table:
         return self.data[start:end].tobytes().decode("utf-8", "replace")
 
     def integers(self, column: int, name: str) -> NDArray[np.int64]:
-        """A column of integers; `InputError` for the first field that is none."""
+        """A column of whole numbers of up to 18 digits; `InputError` for the first field that is none."""
         starts, ends = self.bounds[:, column, 0], self.bounds[:, column, 1]
-        if len(starts) == 0:
-            return np.empty(0, np.int64)
-        negative = (ends > starts) & (self.data[np.minimum(starts, len(self.data) - 1)] == ord("-"))
-        starts = starts + negative
-        widths = ends - starts
-        values = np.zeros(len(starts), dtype=np.int64)
-        bad = (widths < 1) | (widths > _MAX_DIGITS)
-        for place in range(min(int(widths.max()), _MAX_DIGITS)):
-            present = place < widths
-            digits = self.data[np.where(present, starts + place, 0)].astype(np.int64) - ord("0")
-            bad |= present & ((digits < 0) | (digits > 9))
-            values = np.where(present, values * 10 + digits, values)
-        if bad.any():
-            row = int(np.argmax(bad))
+        negative = (self.data[starts] == ord("-")) & (ends > starts)
+        values, good = digits(self.data, starts + negative, ends)
+        if not good.all():
+            row = int(np.argmin(good))
             raise self.error(
                 row,
                 f"{name} is {self.text(row, column)!r}, expected a whole number",
                 "begin a header line with '#'" if row == 0 else "mend or remove the row",
             )
-        return np.where(negative, -values, values)
+        signed = values.view(np.int64)
+        return np.where(negative, -signed, signed) if negative.any() else signed
 
     def floats(self, column: int, name: str) -> NDArray[np.float64]:
         """A column of numbers; `InputError` for the first field that is none."""
-        texts = self.texts(column)
-        try:
-            return texts.astype(np.float64)
-        except ValueError:
-            for row in range(len(self)):
-                try:
-                    float(self.text(row, column))
-                except ValueError:
-                    raise self.error(
-                        row, f"{name} is {self.text(row, column)!r}, expected a number", "mend or remove the row"
-                    ) from None
-            raise
+        values, good = decimals(self.data, self.bounds[:, column, 0], self.bounds[:, column, 1])
+        if len(rows := np.flatnonzero(~good)):
+            try:
+                values[rows] = self.texts(column, rows).astype(np.float64)
+            except ValueError:
+                self._refuse_no_number(column, name, rows)
+                raise
+        return values
 
-    def texts(self, column: int) -> NDArray[np.bytes_]:
-        """A column as fixed-width bytes, shape (rows,)."""
-        starts, ends = self.bounds[:, column, 0], self.bounds[:, column, 1]
+    def _refuse_no_number(self, column: int, name: str, rows: NDArray[np.int64]) -> None:
+        for row in rows.tolist():
+            try:
+                float(self.text(row, column))
+            except ValueError:
+                raise self.error(
+                    row, f"{name} is {self.text(row, column)!r}, expected a number", "mend or remove the row"
+                ) from None
+
+    def texts(self, column: int, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.bytes_]:
+        """A column, or some rows of it, as fixed-width bytes, shape (rows,)."""
+        starts, ends = self.bounds[rows, column, 0], self.bounds[rows, column, 1]
         width = max(int((ends - starts).max(initial=1)), 1)
         places = starts[:, None] + np.arange(width)
         letters = np.where(places < ends[:, None], self.data[np.minimum(places, len(self.data) - 1)], 0)
@@ -153,12 +116,24 @@ class Table:
 
     def categories(self, column: int) -> tuple[list[str], NDArray[np.int64]]:
         """(distinct texts, index of each row's text among them)."""
-        texts = self.texts(column)
-        # Neighbouring rows mostly agree (files are sorted by chromosome); compare once per run, not once per row.
-        run = np.ones(len(texts), dtype=bool)
-        run[1:] = texts[1:] != texts[:-1]
-        distinct, codes = np.unique(texts[run], return_inverse=True)
-        return [name.decode("utf-8", "replace") for name in distinct], codes[np.cumsum(run) - 1]
+        # Neighbouring rows mostly agree (files are sorted by chromosome): look closer once per run, not once per row.
+        begins = self._runs(column)
+        distinct, codes = np.unique(self.texts(column, begins), return_inverse=True)
+        lengths = np.diff(begins, append=len(self))
+        return [name.decode("utf-8", "replace") for name in distinct], np.repeat(codes, lengths)
+
+    def _runs(self, column: int) -> NDArray[np.int64]:
+        """First row of each run of rows that have the same text."""
+        starts, ends = self.bounds[:, column, 0], self.bounds[:, column, 1]
+        widths = ends - starts
+        changed = np.ones(len(self), dtype=bool)
+        if widths.max(initial=0) <= _WORD:
+            words = words_before(self.data, ends, widths)
+            changed[1:] = (words[1:] != words[:-1]) | (widths[1:] != widths[:-1])
+        else:
+            texts = self.texts(column)
+            changed[1:] = texts[1:] != texts[:-1]
+        return np.flatnonzero(changed)
 
 
 def read_table(path: Path, num_columns: int, *, min_columns: int | None = None) -> Table:
@@ -172,51 +147,89 @@ def read_table(path: Path, num_columns: int, *, min_columns: int | None = None) 
     return parse_table(read_bytes(path), path, num_columns, min_columns=min_columns)
 
 
-def parse_table(content: bytes, path: Path, num_columns: int, *, min_columns: int | None = None) -> Table:
-    """`read_table` for bytes at hand."""
-    if b"\r" in content:
-        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if not content.endswith(b"\n"):
-        content += b"\n"
-    data = np.frombuffer(content, dtype=np.uint8)
-    line_ends = np.flatnonzero(data == _NEWLINE)
-    line_starts = np.concatenate([[0], line_ends[:-1] + 1])
-    kept = _data_lines(content, data, line_starts, line_ends)
-    lines, line_starts, line_ends = kept + 1, line_starts[kept], line_ends[kept]
+def unix_lines(content: bytes) -> bytes:
+    """The text with every line end as a single newline."""
+    return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in content else content
 
-    tabs = np.flatnonzero(data == _TAB)
-    first_tab = np.searchsorted(tabs, line_starts)
-    widths = np.searchsorted(tabs, line_ends) - first_tab + 1
-    bounds = np.empty((len(lines), num_columns, 2), dtype=np.int64)
-    tabs = np.concatenate([tabs, [len(data)] * (num_columns + 1)])
-    for column in range(num_columns):
-        here = column < widths
-        before = line_starts if column == 0 else tabs[first_tab + column - 1] + 1
-        after = np.where(column < widths - 1, tabs[first_tab + column], line_ends)
-        bounds[:, column, 0] = np.where(here, before, line_ends)
-        bounds[:, column, 1] = np.where(here, after, line_ends)
+
+def parse_table(
+    content: bytes, path: Path, num_columns: int, *, min_columns: int | None = None, first_line: int = 1
+) -> Table:
+    """`read_table` for bytes at hand, of which the first line has the number `first_line`."""
+    content = unix_lines(content)
+    end = b"" if content.endswith(b"\n") else b"\n"
+    data = np.frombuffer(b"".join((b" " * PADDING, content, end)), dtype=np.uint8)
+    # Tabs and newlines; all else up to there is rare.
+    separators = np.flatnonzero(data <= _NEWLINE)
+    kinds = data[separators]
+    if ((kinds != _TAB) & (kinds != _NEWLINE)).any():
+        known = (kinds == _TAB) | (kinds == _NEWLINE)
+        separators, kinds = separators[known], kinds[known]
+    last = np.flatnonzero(kinds == _NEWLINE)
+    line_starts = np.concatenate([[PADDING], separators[last[:-1]] + 1])
+    kept = _data_lines(data, line_starts, separators[last])
+
+    first = np.concatenate([[0], last[:-1] + 1])
+    widths = last - first + 1
+    bounds = _regular_bounds(separators, line_starts, widths, num_columns)
+    if bounds is None:
+        bounds = _bounds(separators, line_starts, first, widths, num_columns)
+    lines = np.arange(first_line, first_line + len(last))
+    if len(kept) < len(last):
+        lines, bounds, widths = lines[kept], bounds[kept], widths[kept]
     table = Table(path, data, lines, bounds, widths)
 
     least = num_columns if min_columns is None else min_columns
-    if (widths < least).any():
+    if len(widths) and widths.min() < least:
         row = int(np.argmax(widths < least))
-        found = data[line_starts[row] : line_ends[row]].tobytes().decode("utf-8", "replace")
-        spaced = " " in found and widths[row] == 1
+        spaced = " " in table.text(row, 0) and widths[row] == 1
         hint = "separate the columns with tabs, not spaces" if spaced else "mend or remove the row"
         raise table.error(row, f"has {widths[row]} column(s), expected at least {least} separated by tabs", hint)
     return table
 
 
-def _data_lines(
-    content: bytes, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+def _regular_bounds(
+    separators: NDArray[np.int64], line_starts: NDArray[np.int64], widths: NDArray[np.int64], num_columns: int
+) -> NDArray[np.int64] | None:
+    """`_bounds` where every line has the same number of fields; else None."""
+    width = int(widths[0])
+    if widths.min() != width or widths.max() != width:
+        return None
+    fields = separators.reshape(len(widths), width)
+    there = min(width, num_columns)
+    bounds = np.empty((len(widths), num_columns, 2), dtype=np.int64)
+    bounds[:, 0, 0] = line_starts
+    bounds[:, 1:there, 0] = fields[:, : there - 1] + 1
+    bounds[:, :there, 1] = fields[:, :there]
+    bounds[:, there:] = fields[:, -1:, None]
+    return bounds
+
+
+def _bounds(
+    separators: NDArray[np.int64],
+    line_starts: NDArray[np.int64],
+    first: NDArray[np.int64],
+    widths: NDArray[np.int64],
+    num_columns: int,
 ) -> NDArray[np.int64]:
+    """Start and end of each field; `first` is each line's first separator."""
+    line_ends = separators[first + widths - 1]
+    bounds = np.empty((len(widths), num_columns, 2), dtype=np.int64)
+    for column in range(num_columns):
+        here = column < widths
+        place = np.where(here, first + column, first)
+        before = line_starts if column == 0 else separators[place - 1] + 1
+        bounds[:, column, 0] = np.where(here, before, line_ends)
+        bounds[:, column, 1] = np.where(here, separators[place], line_ends)
+    return bounds
+
+
+def _data_lines(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
     """Indices of the lines that are neither blank nor a header or comment."""
-    initials = data[np.minimum(starts, len(data) - 1)]
-    keep = ends > starts
-    for row in np.flatnonzero(keep & np.isin(initials, np.frombuffer(b"#tb \t", dtype=np.uint8))):
-        line = content[starts[row] : ends[row]]
-        if not line.strip() or line.startswith(b"#") or line.split()[0] in _HEADER_WORDS:
-            keep[row] = False
+    keep = np.ones(len(starts), dtype=bool)
+    for row in np.flatnonzero(_MAY_BE_NO_DATA[data[starts]]):
+        line = data[starts[row] : ends[row]].tobytes()
+        keep[row] = bool(line.strip()) and not line.startswith(b"#") and line.split()[0] not in _HEADER_WORDS
     return np.flatnonzero(keep)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ebert_core.errors import EbertError, InputError
-from ebert_core.io.chip import find_experiments
+from ebert_core.io.chip import find_chip
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def described(experiments):
     ],
 )  # fmt: skip
 def test_file_names(folder, name, tf, cell):
-    experiments, notes = find_experiments(folder(name))
-    assert described(experiments) == [(tf, cell, name, name)]
-    assert notes == []
-    assert find_experiments(folder() / name) == (experiments, [])
+    found = find_chip(folder(name))
+    assert described(found.experiments) == [(tf, cell, name, name)]
+    assert (found.tables, found.notes) == ([], [])
+    assert find_chip(folder() / name) == found
 
 
 def test_conservative_and_relaxed_files_meet(folder):
@@ -49,9 +49,9 @@ def test_conservative_and_relaxed_files_meet(folder):
         "ChIPseq.A549.CTCF.conservative.train.narrowPeak.gz",
         "ChIPseq.A549.CTCF.relaxed.narrowPeak.gz",
     )
-    experiments, notes = find_experiments(folder(strict, loose))
-    assert described(experiments) == [("CTCF", "A549", strict, loose)]
-    assert notes == []
+    found = find_chip(folder(strict, loose))
+    assert described(found.experiments) == [("CTCF", "A549", strict, loose)]
+    assert found.notes == []
 
 
 def test_what_lacks_its_counterpart_is_told(folder):
@@ -61,8 +61,12 @@ def test_what_lacks_its_counterpart_is_told(folder):
         "ChIPseq.A549.MAX.conservative.train.narrowPeak.gz",
         "ChIPseq.A549.MYC.relaxed.narrowPeak.gz",
     )
-    experiments, notes = find_experiments(source)
-    assert [(e.tf, e.relaxed.name.split(".")[3]) for e in experiments] == [("CTCF", "relaxed"), ("MAX", "conservative")]
+    found = find_chip(source)
+    assert [(e.tf, e.relaxed.name.split(".")[3]) for e in found.experiments] == [
+        ("CTCF", "relaxed"),
+        ("MAX", "conservative"),
+    ]
+    notes = found.notes
     assert len(notes) == 2
     assert any("1 relaxed peak file(s) without a conservative one were left out" in note for note in notes)
     assert any("1 experiment(s) have no relaxed file" in note for note in notes)
@@ -70,13 +74,38 @@ def test_what_lacks_its_counterpart_is_told(folder):
 
 def test_other_and_hidden_files_of_a_folder_do_not_count(folder):
     source = folder("CTCF.K562.narrowPeak.gz", "README.md", "._CTCF.K562.narrowPeak.gz", ".DS_Store", "sub/x.bed")
-    assert described(find_experiments(source)[0]) == [("CTCF", "K562", *["CTCF.K562.narrowPeak.gz"] * 2)]
+    assert described(find_chip(source).experiments) == [("CTCF", "K562", *["CTCF.K562.narrowPeak.gz"] * 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "tf"),
+    [
+        ("CTCF.train.labels.tsv.gz", "CTCF"),
+        ("NKX2-1.labels.tsv", "NKX2-1"),
+        ("MAX.test.labels.TSV.BGZ", "MAX"),
+        ("MAX.K562.final.labels.tsv", "MAX"),
+    ],
+)
+def test_label_tables_alone_and_among_peaks(folder, name, tf):
+    found = find_chip(folder(name))
+    assert [(tf, path.name) for tf, path in found.tables] == [(tf, name)]
+    assert found.experiments == []
+    assert find_chip(folder() / name) == found
+    among = find_chip(folder("CTCF.A549.narrowPeak", "labels.tsv", "readme.tsv", f"._{name}"))
+    assert among.tables == found.tables
+    assert described(among.experiments) == [("CTCF", "A549", *["CTCF.A549.narrowPeak"] * 2)]
+
+
+def test_relaxed_peaks_beside_a_label_table_are_left_out_and_told(folder):
+    found = find_chip(folder("ChIPseq.A549.MYC.relaxed.narrowPeak.gz", "MYC.labels.tsv.gz"))
+    assert found.experiments == []
+    assert "1 relaxed peak file(s) without a conservative one were left out" in found.notes[0]
 
 
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        ((), "holds no peak file"),
+        ((), "holds no peak file and no label table"),
         (("README.md",), "holds no peak file"),
         (("peaks.bed",), "does not say its TF and cell type"),
         (("ChIPseq.A549.MYC.relaxed.narrowPeak.gz",), "holds relaxed peaks only"),
@@ -85,13 +114,13 @@ def test_other_and_hidden_files_of_a_folder_do_not_count(folder):
 )
 def test_folders_that_cannot_be_read(folder, names, problem):
     with pytest.raises(EbertError, match=problem) as caught:
-        find_experiments(folder(*names))
+        find_chip(folder(*names))
     assert caught.value.hint
 
 
 def test_a_missing_source(tmp_path):
     with pytest.raises(EbertError, match="is not there"):
-        find_experiments(tmp_path / "chip")
+        find_chip(tmp_path / "chip")
 
 
 def write_sheet(folder, text):
@@ -102,10 +131,10 @@ def write_sheet(folder, text):
 
 def test_a_sheet_with_paths_relative_to_itself(folder):
     sheet = write_sheet(folder, "tf\tcell\tpeaks\trelaxed\nCTCF\tmine\ta.bed\tb.bed\nMAX\tmine\tb.bed\t\n")
-    experiments, notes = find_experiments(sheet)
-    assert described(experiments) == [("CTCF", "mine", "a.bed", "b.bed"), ("MAX", "mine", "b.bed", "b.bed")]
-    assert all(e.conservative.is_file() for e in experiments)
-    assert notes == []
+    found = find_chip(sheet)
+    assert described(found.experiments) == [("CTCF", "mine", "a.bed", "b.bed"), ("MAX", "mine", "b.bed", "b.bed")]
+    assert all(e.conservative.is_file() for e in found.experiments)
+    assert (found.tables, found.notes) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +150,7 @@ def test_a_sheet_with_paths_relative_to_itself(folder):
 )
 def test_broken_sheets(folder, rows, line, problem):
     with pytest.raises(InputError) as caught:
-        find_experiments(write_sheet(folder, f"tf\tcell\tpeaks\n{rows}"))
+        find_chip(write_sheet(folder, f"tf\tcell\tpeaks\n{rows}"))
     assert caught.value.line == line
     assert problem in caught.value.message
     assert caught.value.hint

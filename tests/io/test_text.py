@@ -213,10 +213,10 @@ def test_an_unreadable_file_is_explained(tmp_path, monkeypatch):
     path = tmp_path / "a.bed"
     path.write_bytes(ROWS)
 
-    def refuse(self):
+    def refuse(self, mode):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # the tests may run as root, whom no mode stops
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, whom no mode stops
     with pytest.raises(InputError, match="may not be read"):
         read_bytes(path)
 
