@@ -15,7 +15,13 @@ NAME = "prepare"
 @guarded
 def run(
     genome: Annotated[
-        Path | None, typer.Option("--genome", "-g", help="Reference FASTA, plain or bgzip. Needed for a new dataset.")
+        Path | None,
+        typer.Option(
+            "--genome",
+            "-g",
+            help="Reference FASTA, plain or bgzip. Needed for a new dataset. For labels and evaluation alone, "
+            "chromosome sizes will do (.sizes, .genome or .fai), or the name hg19.",
+        ),
     ] = None,
     states: Annotated[
         Path | None,
@@ -38,8 +44,8 @@ def run(
         Path | None,
         typer.Option(
             "--chip",
-            help="Folder of ChIP-seq peaks (TF.CELL.narrowPeak.gz, or ChIPseq.CELL.TF.conservative/relaxed), one file, "
-            "or a sheet (tf, cell, peaks, relaxed).",
+            help="Folder of ChIP-seq peaks (TF.CELL.narrowPeak.gz, or ChIPseq.CELL.TF.conservative/relaxed) or label "
+            "tables (TF.train.labels.tsv.gz), one file, or a sheet (tf, cell, peaks, relaxed).",
         ),
     ] = None,
     accessibility: Annotated[
@@ -53,6 +59,14 @@ def run(
     exclude: Annotated[
         list[Path] | None, typer.Option("--exclude", "-x", help="BED of regions never used; may be repeated.")
     ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions",
+            help="BED of regions that the benchmark's bins tile, such as the challenge's. "
+            "Default: what --exclude leaves.",
+        ),
+    ] = None,
     chrom: Annotated[
         list[str] | None, typer.Option("--chrom", "-c", help="Chromosomes to take, comma-separated. Default: all.")
     ] = None,
@@ -62,7 +76,13 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make or to extend.")] = Path(
         "dataset"
     ),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tracks or the dataset itself.")] = False,
+    labels_folder: Annotated[
+        Path | None,
+        typer.Option("--write-labels", help="Folder to write the dataset's label tables to: TF.labels.tsv.gz."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace tracks, label tables or the dataset itself.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
     """Make a dataset from a genome, chromatin states, ChIP-seq peaks and accessibility, or extend one.
@@ -80,8 +100,10 @@ def run(
         chip=chip,
         accessibility=accessibility,
         exclude=tuple(exclude or ()),
+        regions=regions,
         chroms=tuple(split_names(chrom, "--chrom")),
         aliases=aliases,
+        write_labels=labels_folder,
         overwrite=overwrite,
     )
     prepared = prepare(config, ConsoleReporter(quiet))

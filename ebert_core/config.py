@@ -155,16 +155,18 @@ class PrepareConfig(Config):
     """What goes into a dataset; None leaves a kind of input out."""
 
     output: Path = Field(Path("dataset"), description="dataset folder to make or to extend")
-    genome: Path | None = Field(None, description="FASTA, plain or bgzip")
+    genome: Path | None = Field(None, description="FASTA, plain or bgzip; or chromosome sizes, or the name hg19")
     states: Path | None = Field(None, description="folder or sheet of segmentations, or one file")
     state_model: str | None = Field(None, description="name of a built-in state model, or a TSV; None detects it")
-    chip: Path | None = Field(None, description="folder or sheet of ChIP-seq peaks, or one file")
+    chip: Path | None = Field(None, description="folder of ChIP-seq peaks or label tables, sheet of peaks, or one file")
     accessibility: Path | None = Field(
         None, description="folder or sheet of accessibility peaks or bigWigs, or one file"
     )
     exclude: tuple[Path, ...] = Field((), description="BED files of regions never used")
-    chroms: tuple[str, ...] = Field((), description="chromosomes to take; empty takes all of the FASTA")
+    regions: Path | None = Field(None, description="BED file whose intervals the benchmark's bins tile")
+    chroms: tuple[str, ...] = Field((), description="chromosomes to take; empty takes all of the genome")
     aliases: Path | None = Field(None, description="sheet (alias, cell) of further cell-type names")
+    write_labels: Path | None = Field(None, description="folder to write the dataset's label tables to")
     overwrite: bool = Field(False, description="replace what is there")
 
 

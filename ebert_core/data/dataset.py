@@ -17,15 +17,21 @@ from ebert_core.epigenome.cell_types import resolve_cell
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
+from ebert_core.genome.bins import BenchmarkBins
 from ebert_core.genome.intervals import Positions, cut_out
 from ebert_core.genome.labels import unpack_labels
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
 SEQUENCE_FILE: Final = "sequence.npy"
 EXCLUDED_FILE: Final = "excluded.npy"
+REGIONS_FILE: Final = "regions.npy"
 _MANIFEST_KEYS: Final = {
-    "assembly", "state_model", "aliases", "sequence", "excluded", "states", "accessibility", "labels"
+    "assembly", "state_model", "aliases", "sequence", "excluded", "regions", "states", "accessibility", "labels"
 }  # fmt: skip
+
+
+class MissingSequenceError(EbertError):
+    """A dataset that was made from chromosome sizes was asked for its sequence."""
 
 
 class Dataset:
@@ -103,9 +109,18 @@ class Dataset:
         return by_folded[name.casefold()]
 
     @property
+    def has_sequence(self) -> bool:
+        """Whether it was made from a FASTA, not from chromosome sizes alone."""
+        return self.manifest["sequence"] is not None
+
+    @property
     def flat_sequence(self) -> NDArray[np.uint8]:
-        """Base codes on the flat axis, shape (flat_bp,); chromosome tails are padded with N."""
-        return self._array(SEQUENCE_FILE, self.manifest["sequence"])
+        """Base codes on the flat axis, shape (flat_bp,); chromosome tails are padded with N.
+
+        Raises:
+            MissingSequenceError: the dataset holds none.
+        """
+        return self._array(SEQUENCE_FILE, self._sequence_entry())
 
     def flat_states(self, cell: str) -> NDArray[np.uint8]:
         """State codes on the flat axis, shape (flat_bp / 200,)."""
@@ -149,11 +164,22 @@ class Dataset:
         offset = self.assembly.offset(chrom)
         return cut_out(self.flat_excluded, offset, offset + self.assembly.length(chrom))
 
+    def benchmark_bins(self) -> BenchmarkBins:
+        """The benchmark's bins: those that tile the dataset's regions, else those that the exclusion list leaves."""
+        if self.manifest["regions"] is None:
+            return BenchmarkBins.from_exclusion(self.assembly, self.excluded)
+        regions = self._array(REGIONS_FILE, self.manifest["regions"])
+        ends = self.assembly.offsets[1:]
+        spans = zip(self.assembly.chroms, self.assembly.offsets, ends, strict=False)
+        return BenchmarkBins.from_regions(
+            self.assembly, {chrom: cut_out(regions, int(a), int(b)) for chrom, a, b in spans}
+        )
+
     def digests(self, cells: Iterable[str]) -> dict[str, Any]:
         """What a run on these cell types reads beside labels: SHA-256 of sequence, exclusion list and state tracks."""
         states = {cell: self.manifest["states"][cell]["sha256"] for cell in cells if cell in self.manifest["states"]}
         return {
-            "sequence": self.manifest["sequence"]["sha256"],
+            "sequence": self._sequence_entry()["sha256"],
             "excluded": self.manifest["excluded"]["sha256"],
             "states": states,
         }
@@ -163,6 +189,15 @@ class Dataset:
         if self.state_model is None:
             raise EbertError(f"dataset {self.path} holds no chromatin states", "add some: `ebert prepare --states DIR`")
         return self.state_model
+
+    def _sequence_entry(self) -> dict[str, Any]:
+        if not self.has_sequence:
+            raise MissingSequenceError(
+                f"dataset {self.path} holds no sequence: it was made from chromosome sizes alone",
+                "make one from the reference: `ebert prepare --genome hg19.fa --output ANOTHER`",
+            )
+        entry: dict[str, Any] = self.manifest["sequence"]
+        return entry
 
     def _span(self, chrom: str, resolution_bp: int) -> slice:
         first = self.assembly.offset(chrom) // resolution_bp

@@ -26,6 +26,9 @@ from ebert_core.artifacts import (
 from ebert_core.config import PrepareConfig
 from ebert_core.data.builder import DatasetBuilder
 from ebert_core.data.dataset import Dataset
+from ebert_core.data.files import genome_source, is_built_in
+from ebert_core.data.label_export import write_labels
+from ebert_core.data.labelling import add_labels
 from ebert_core.epigenome.state_models import load_state_model
 from ebert_core.errors import EbertError, InputError
 from ebert_core.reporting import SILENT, Reporter
@@ -41,21 +44,28 @@ class Prepared:
 
 
 def prepare(config: PrepareConfig, reporter: Reporter = SILENT) -> Prepared:
-    """Make a dataset, or add what is new to an existing one.
+    """Make a dataset, or add what is new to an existing one; then write its label tables, where they are asked for.
 
     Raises:
-        EbertError: no genome for a new dataset, another genome or exclusion list for an existing one, or a track of
-            the same name from another file (unless `config.overwrite`).
+        EbertError: no genome for a new dataset; another genome, exclusion list or regions for an existing one; a track
+            of the same name from another file, or a label table that is there (unless `config.overwrite`).
         InputError: a fault in any file; then nothing is written.
     """
     _check_names(config)
+    prepared = _make_or_extend(config, reporter)
+    if config.write_labels is not None:
+        tables = write_labels(prepared.dataset, config.write_labels, overwrite=config.overwrite, reporter=reporter)
+        reporter.log(f"{config.write_labels}: {len(tables)} label table(s)")
+    return prepared
+
+
+def _make_or_extend(config: PrepareConfig, reporter: Reporter) -> Prepared:
     output = config.output
     with exclusive_lock(output.resolve() if output.is_symlink() or output.name in ("", "..") else output) as target:
         existing = _holds_dataset(target)
-        fresh = not existing or (config.overwrite and config.genome is not None)
-        if fresh and config.genome is None:
+        if not existing and config.genome is None:
             raise EbertError(f"there is no dataset in {target} yet", "a new one needs a reference: --genome hg19.fa")
-        if not fresh:
+        if config.genome is None or (existing and not config.overwrite):
             dataset = Dataset.open(target)
             _refuse_other_genome(dataset, config)
             with _extending(target) as builder_folder:
@@ -64,7 +74,7 @@ def prepare(config: PrepareConfig, reporter: Reporter = SILENT) -> Prepared:
                 )
         with publish_folder(target, overwrite=target.exists()) as staged:
             builder = DatasetBuilder(staged, _empty_manifest(), reporter, overwrite=False)
-            builder.add_genome(config)
+            builder.add_genome(config.genome, config.chroms)
             filled = _fill(builder, config, target)
         return Prepared(Dataset.open(target), filled.added, filled.kept)
 
@@ -76,6 +86,7 @@ def _check_names(config: PrepareConfig) -> None:
         "chip": config.chip,
         "accessibility": config.accessibility,
         "aliases": config.aliases,
+        "regions": config.regions,
     }
     for option, path in [*given.items(), *(("exclude", path) for path in config.exclude)]:
         if path is not None and not path.exists():
@@ -100,17 +111,18 @@ def _holds_dataset(target: Path) -> bool:
 
 
 def _empty_manifest() -> dict[str, Any]:
-    body: dict[str, Any] = {"state_model": None, "aliases": {}, "states": {}, "accessibility": {}, "labels": {}}
+    body: dict[str, Any] = {"state_model": None, "aliases": {}, "sequence": None}
+    body |= {"states": {}, "accessibility": {}, "labels": {}}
     return build_manifest("dataset", DATASET_FORMAT, body)
 
 
 def _refuse_other_genome(dataset: Dataset, config: PrepareConfig) -> None:
-    known = dataset.manifest["sequence"]["source"]
+    (known,) = dataset.manifest["assembly"]["sources"]
     other = {dataset.assembly.resolve(name) for name in config.chroms} not in (set(), set(dataset.assembly.chroms))
     if config.genome is not None:
-        if not config.genome.is_file():
+        if not config.genome.is_file() and not is_built_in(config.genome):
             raise InputError(config.genome, "is not there", "check the path of the genome's FASTA file")
-        other = other or known["sha256"] != sha256_of(config.genome)
+        other = other or known["sha256"] != genome_source(config.genome)["sha256"]
     if other:
         raise EbertError(
             f"{dataset.path} was made from another genome or other chromosomes ({known['name']}: "
@@ -138,18 +150,30 @@ def _fill(builder: DatasetBuilder, config: PrepareConfig, target: Path) -> Prepa
     """Add everything the configuration names, then write the manifest."""
     if config.aliases is not None:
         builder.add_aliases(config.aliases)
-    if config.exclude and "excluded" in builder.manifest and not builder.same_exclusion(config.exclude):
-        raise EbertError(
-            f"{target} was made with another exclusion list",
-            "labels depend on it: leave --exclude out, or make the dataset anew with --genome and --overwrite",
-        )
-    if "excluded" not in builder.manifest:
+    given = {"exclude": config.exclude, "regions": (config.regions,) if config.regions else ()}
+    if "excluded" in builder.manifest:
+        _refuse_other_bins(builder.manifest, given, target)
+    else:
         builder.add_exclusion(config.exclude)
+        builder.add_regions(config.regions)
     if config.states is not None:
         builder.add_states(config.states, config.state_model)
     if config.accessibility is not None:
         builder.add_accessibility(config.accessibility)
     if config.chip is not None:
-        builder.add_labels(config.chip)
+        add_labels(builder, config.chip)
     builder.finish()
     return Prepared(Dataset(target, builder.manifest), builder.added, builder.kept)
+
+
+def _refuse_other_bins(manifest: dict[str, Any], given: dict[str, tuple[Path, ...]], target: Path) -> None:
+    """`EbertError` where an exclusion list or regions are given that the dataset was not made with."""
+    kinds = {"exclude": ("excluded", "exclusion list"), "regions": ("regions", "regions file")}
+    for option, paths in given.items():
+        key, name = kinds[option]
+        known = {source["sha256"] for source in (manifest[key] or {"sources": ()})["sources"]}
+        if paths and known != {sha256_of(path) for path in paths}:
+            raise EbertError(
+                f"{target} was made with another {name}" if known else f"{target} was made without a {name}",
+                f"labels depend on it: leave --{option} out, or make the dataset anew with --genome and --overwrite",
+            )

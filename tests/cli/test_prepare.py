@@ -98,6 +98,86 @@ def test_the_manifest_keeps_the_command_line(here, toy_files):
     assert manifest["command"][1:] == ["prepare", "--genome", str(toy_files.genome)]
 
 
+# The toy world's sizes, and the challenge's files in small.
+SIZES = "chr1\t60000\nchr2\t41337\nchrShort\t150\n"
+REGIONS = "chr1\t600\t9000\nchr2\t1000\t2000\n"
+
+
+def test_labels_without_a_sequence_from_peaks_to_tables_and_back(here, ebert, toy_files):
+    (here / "toy.chrom.sizes").write_text(SIZES)
+    (here / "regions.bed").write_text(REGIONS)
+    common = ["prepare", "--genome", "toy.chrom.sizes", "--regions", "regions.bed"]
+    done = ebert(*common, "--chip", toy_files.chip, "--write-labels", "tables", "-o", "a")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == ""
+    for words in ("chromosome sizes alone", "regions: 182 of the benchmark's bins", "tables: 2 label table(s)"):
+        assert words in done.stderr
+    assert sorted(path.name for path in (here / "tables").iterdir()) == ["CTCF.labels.tsv.gz", "MAX.labels.tsv.gz"]
+
+    again = ebert(*common, "--chip", "tables", "-o", "b")
+    assert again.exit_code == 0, again.stderr
+    assert "labels of 2 TFs in 4 TF x cell pairs" in again.stderr
+    first, second = Dataset.open(here / "a"), Dataset.open(here / "b")
+    for tf, cell in first.label_pairs:
+        assert (second.flat_packed_labels(tf, cell) == first.flat_packed_labels(tf, cell)).all()
+
+    refused = ebert("prepare", "-o", "a", "--write-labels", "tables")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "tables/CTCF.labels.tsv.gz already exists" in refused.stderr
+    assert ebert("prepare", "-q", "-o", "a", "--write-labels", "tables", "--overwrite").stderr == ""
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune --tf CTCF", "predict --tf CTCF --cell K562"])
+def test_what_needs_the_sequence_says_so(here, ebert, toy_files, command):
+    (here / "toy.chrom.sizes").write_text(SIZES)
+    done = ebert("prepare", "-q", "-g", "toy.chrom.sizes", "-s", toy_files.states, "--chip", toy_files.chip)
+    assert done.exit_code == 0, done.stderr
+    done = ebert(*command.split(), "--quiet")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    if command == "pretrain":
+        assert "dataset dataset holds no sequence: it was made from chromosome sizes alone" in done.stderr
+        assert "hint: make one from the reference: `ebert prepare --genome hg19.fa" in done.stderr
+
+
+TABLE = "chr\tstart\tstop\tK562\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "says"),
+    [
+        ({"r.bed": "chr1\t600\t710\n"}, "--regions r.bed", "r.bed, line 1: region 600-710 is shorter than a bin"),
+        ({"r.bed": "chr1\t0\t500\nchr1\t0\t500\n"}, "--regions r.bed", "line 2: region 0-500 overlaps 0-500 of line 1"),
+        ({"r.bed": "chr1\t0\t249250600\n"}, "--regions r.bed", "line 1: end 249,250,600 is past the end of chr1"),
+        ({}, "--regions no.bed", "no.bed: is not there"),
+        ({"CTCF.K562.bed": ""}, "--chip CTCF.K562.bed", "CTCF.K562.bed: has no data lines"),
+        ({"A.labels.tsv": TABLE + "chr1\t600\t800\tx\n"}, "--chip A.labels.tsv", "line 2: label is 'x', expected U, A"),
+        (
+            {"A.labels.tsv": TABLE + "chr1\t600\t800\tU\n" * 2},
+            "--chip A.labels.tsv",
+            "line 3: chr1:600 is out of order",
+        ),
+        ({"A.labels.tsv": TABLE + "chr1\t6\t206\tU\n"}, "--chip A.labels.tsv", "line 2: chr1:6-206 is no bin"),
+        ({"A.labels.tsv": "chr1\t600\t800\tU\n"}, "--chip A.labels.tsv", "line 1: begins with 'chr1 600 800 U'"),
+        ({"A.labels.tsv.gz": TABLE}, "--chip A.labels.tsv.gz", "is called .gz but is not gzip"),
+        ({"t.chrom.sizes": "chr1\tx\n"}, "--genome t.chrom.sizes --overwrite", "line 1: length is 'x'"),
+    ],
+)
+def test_bad_bins_and_labels_are_one_clear_error(here, ebert, files, arguments, says):
+    (here / "toy.chrom.sizes").write_text(SIZES)
+    for name, text in files.items():
+        (here / name).write_text(text)
+    done = ebert("prepare", "--quiet", "--genome", "toy.chrom.sizes", *arguments.split())
+    assert (done.exit_code, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert lines[1].startswith("hint: ")
+    assert not (here / "dataset").exists()
+
+
 @pytest.mark.real
 def test_real_chromosomes(here, ebert, real_data):
     done = ebert(
