@@ -198,17 +198,20 @@ def _interpolated_precision(
 
 
 def precision_recall_curve(counts: Thresholds, most: int = MAX_CURVE_POINTS) -> Curve:
-    """(recall, precision) of the interpolated curve, float64 of shape (at most `most`,), by rising recall.
-
-    Half the points lie evenly along recall, half crowd towards recall 0, where the curve moves most.
-    """
-    half = most // 2
-    wanted = np.concatenate(
-        [np.linspace(1, counts.num_bound, half), np.geomspace(1, max(counts.num_bound, 1), most - half)]
-    )
-    true = np.unique(np.rint(wanted).astype(np.int64))
+    """(recall, precision) of the interpolated curve, float64 of shape (at most `most`,), by rising recall."""
+    true = spread_ranks(counts.num_bound, most)
     group = np.searchsorted(counts.bound, true, side="left")
     return true / counts.num_bound, _interpolated_precision(counts, group, true - counts.bound_above[group])
+
+
+def spread_ranks(num_bound: int, most: int) -> NDArray[np.int64]:
+    """Ranks from 1 to `num_bound`, both among them, rising, int64 of shape (at most `most`,).
+
+    Half lie evenly along recall, half crowd towards recall 0, where the precision-recall curve moves most.
+    """
+    half = most // 2
+    wanted = np.concatenate([np.linspace(1, num_bound, half), np.geomspace(1, num_bound, most - half)])
+    return np.unique(np.rint(wanted).astype(np.int64))
 
 
 def roc_curve(counts: Thresholds, most: int = MAX_CURVE_POINTS) -> Curve:

@@ -159,9 +159,13 @@ def test_refusals(scores, bound, words):
         measure(np.array(scores, np.float32), np.array(bound, bool))
 
 
-def test_arguments_are_left_alone_and_memory_is_bounded():
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("decimals", [None, 2, 0], ids=["all distinct", "tied", "all zero"])
+def test_arguments_are_left_alone_and_memory_is_bounded(kind, decimals):
     rng = np.random.default_rng(5)
-    scores, bound = rng.random(1_000_000, dtype=np.float32), rng.random(1_000_000) < 0.003
+    scores, bound = rng.random(1_000_000).astype(kind), rng.random(1_000_000) < 0.003
+    if decimals is not None:
+        scores = np.round(scores / 2.1, decimals)
     before = scores.copy()
     tracemalloc.start()
     measure(scores, bound)
