@@ -5,11 +5,104 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ebert_core.evaluation.baselines import Unavailable
 from ebert_core.evaluation.held_out import HeldOut
 from ebert_core.evaluation.measures import Curve, Measures, Reliability
 
 Kind = Literal["prediction", "comparison", "baseline"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A percentile interval of the block bootstrap."""
+
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one row is than another on one measure, on the same resampled blocks.
+
+    Attributes:
+        first, second: names of the rows; the difference is first minus second.
+        measure: key of `Measures.as_dict`.
+        value: difference over all evaluated bins.
+        interval: of the difference.
+        share_above: share of the resamples in which the first is above the second; ties count half.
+    """
+
+    first: str
+    second: str
+    measure: str
+    value: float
+    interval: Interval
+    share_above: float
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "undecided"]:
+        """Whether the first is better: where the interval leaves out 0."""
+        if self.interval.lower > 0:
+            return "better"
+        return "worse" if self.interval.upper < 0 else "undecided"
+
+
+@dataclass(frozen=True)
+class BootstrapSettings:
+    """How intervals were made: `replicates` resamples of the `num_blocks` blocks of `block_bp`, with replacement."""
+
+    replicates: int
+    block_bp: int
+    num_blocks: int
+    seed: int
+    level: float
+
+
+@dataclass(frozen=True)
+class StateBins:
+    """The evaluated bins whose centre lies in one chromatin state.
+
+    Attributes:
+        code: state code; 0 is unknown.
+        name, color: as the state model has them; color is `#rrggbb`.
+        bound, unbound: numbers of bins.
+    """
+
+    code: int
+    name: str
+    color: str
+    bound: int
+    unbound: int
+
+
+@dataclass(frozen=True)
+class Locus:
+    """A stretch to look at in the report's browser view.
+
+    Attributes:
+        kind: why it is shown.
+        chrom, start, end: what is shown, bp.
+        bin_start: the bin for which it was chosen.
+        label: label code of that bin.
+        score: of that bin, in the row that the loci were chosen by.
+        states: (start, end, state code) of each run of states, bp; None where the dataset has none.
+        labels: (start, end, label code) of runs of labelled bins; a bin is drawn on its central 50 bp.
+        tracks: row name -> (starts of the bins shown, shape (N,); their scores, shape (N,)).
+    """
+
+    kind: Literal["best hit", "worst miss", "worst false alarm"]
+    chrom: str
+    start: int
+    end: int
+    bin_start: int
+    label: int
+    score: float
+    states: tuple[tuple[int, int, int], ...] | None
+    labels: tuple[tuple[int, int, int], ...]
+    tracks: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +120,9 @@ class Row:
         missing_bins, unknown_bins: bins without a score, and how many of those have no known base.
         reliability: None where scores are no probabilities, and for baselines.
         provenance: of a file: its path, bytes, sha256, format, and its sidecar's model; empty for baselines.
+        intervals: key of `Measures.as_dict` -> interval; empty without bootstrap.
+        by_state: state code -> measures, None where it has no bound or no unbound bin; empty without states.
+        subsamples: float64 (10, 4), the challenge's measures on its ten subsamples; None unless asked for.
     """
 
     name: str
@@ -41,6 +137,9 @@ class Row:
     unknown_bins: int = 0
     reliability: Reliability | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    by_state: dict[int, Measures | None] = field(default_factory=dict)
+    subsamples: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +156,10 @@ class Evaluation:
         placement, missing: the rules that applied: name and words.
         notes: what a user should know, a sentence each.
         provenance: 'truth' (files with bytes and sha256), 'dataset' (its folder or None).
+        bootstrap: how intervals were made; None where there are none.
+        differences: of the first file and each other row, on every measure; empty without bootstrap.
+        states: the evaluated bins by chromatin state; empty where the dataset has no states of the cell type.
+        loci: what the browser view shows.
     """
 
     tf: str
@@ -71,7 +174,64 @@ class Evaluation:
     missing: tuple[str, str]
     notes: tuple[str, ...]
     provenance: dict[str, Any]
+    bootstrap: BootstrapSettings | None = None
+    differences: tuple[Difference, ...] = ()
+    states: tuple[StateBins, ...] = ()
+    loci: tuple[Locus, ...] = ()
 
     def total(self, label: str) -> int:
         """Bins with a label ('bound', 'unbound' or 'ambiguous') over all chromosomes."""
         return sum(counts[label] for counts in self.counts.values())
+
+
+@dataclass(frozen=True)
+class PairRank:
+    """Where an entry would have come in one pair of the challenge's final round.
+
+    Attributes:
+        tf, cell: the pair.
+        rank: the challenge's rank: second smallest of the ten subsamples' average ranks (1 is best).
+        num_entries: entries in the pair, this one included.
+        best_team: who has the best rank among the others.
+        auprc: mean over the ten subsamples.
+        best_auprc: the best mean auPRC of any other entry.
+    """
+
+    tf: str
+    cell: str
+    rank: float
+    num_entries: int
+    best_team: str
+    auprc: float
+    best_auprc: float
+
+
+@dataclass(frozen=True)
+class OverallRank:
+    """One line of the overall table: entry, mean score (lower is better), rank, and whether it is the user's."""
+
+    name: str
+    score: float
+    rank: float
+    own: bool
+
+
+@dataclass(frozen=True)
+class ChallengeRanks:
+    """The final round with one more entry.
+
+    Attributes:
+        name: what the entry is called.
+        pairs: per evaluated final pair.
+        missing: final pairs without a prediction; each counts 0.5, as in the challenge.
+        overall: every entry, best first.
+        wins: pairs in which the entry ranks before every other.
+        source: where the other entries' figures come from.
+    """
+
+    name: str
+    pairs: tuple[PairRank, ...]
+    missing: tuple[tuple[str, str], ...]
+    overall: tuple[OverallRank, ...]
+    wins: int
+    source: str
