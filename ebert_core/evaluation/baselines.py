@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ebert_core.data.dataset import Dataset
 from ebert_core.errors import UnknownNameError
 from ebert_core.evaluation.motif_hits import best_hits
+from ebert_core.evaluation.organisers import OPEN_SHARE, NothingToLearn, OpenBins, learn
 from ebert_core.genome.intervals import Positions
 from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND, UNLABELLED
-from ebert_core.io.motifs import find_motif, read_motifs
+from ebert_core.io.motifs import Motif, find_motif, read_motifs
 from ebert_core.vocabulary import BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
 # Bound bins are rare and lie where accessibility is high, so the classes crowd at the top.
@@ -108,14 +109,7 @@ def _prevalence(setting: Setting) -> tuple[str, Scorer]:
 
 def _motif(setting: Setting) -> tuple[str, Scorer]:
     dataset = _dataset(setting)
-    if setting.motifs_path is None:
-        raise _NotToBeHad("no motif file; give one with --motifs")
-    try:
-        motif = find_motif(read_motifs(setting.motifs_path), setting.tf)
-    except UnknownNameError:
-        raise _NotToBeHad(f"{setting.motifs_path.name} has no motif of {setting.tf}") from None
-    if len(motif) > BIN_BP:
-        raise _NotToBeHad(f"the motif {motif.label} is longer than a bin")
+    motif = _motif_of(setting)
     log_odds = motif.log_odds()
 
     def scores(chrom: str, starts: Positions) -> Scores:
@@ -201,6 +195,25 @@ def _mean_of_training_cells(setting: Setting) -> tuple[str, Scorer]:
     return f"mean label at the same place in {', '.join(cells)} (ambiguous counts 0.5)", scores
 
 
+def _organisers_logistic(setting: Setting) -> tuple[str, Scorer]:
+    dataset = _dataset(setting)
+    motif = _motif_of(setting)
+    _require_accessibility(dataset, setting.cell)
+    cells = _learning_cells(setting, dataset.accessibility_cells, "accessibility")
+    try:
+        model = learn(dataset, setting.tf, {cell: setting.training_chroms(cell) for cell in cells}, motif.log_odds())
+    except NothingToLearn as reason:
+        raise _NotToBeHad(str(reason)) from None
+    own = OpenBins.of(dataset.flat_accessibility(setting.cell))
+
+    def scores(chrom: str, starts: Positions) -> Scores:
+        return model.scores(dataset, setting.cell, chrom, starts, own)
+
+    closed = f"the most accessible {OPEN_SHARE:.0%} of strides" if own.is_signal else "accessibility peaks"
+    note = f"logistic in the hits of {motif.label} and mean accessibility, 0 outside {closed}"
+    return f"{note}, learned in {_listed(setting, cells)}", scores
+
+
 _BUILDERS: Final[dict[str, Callable[[Setting], tuple[str, Scorer]]]] = {
     "prevalence": _prevalence,
     "best motif hit": _motif,
@@ -208,6 +221,7 @@ _BUILDERS: Final[dict[str, Callable[[Setting], tuple[str, Scorer]]]] = {
     "state frequency": _state_frequency,
     "accessibility x state": _accessibility_by_state,
     "mean of training cells": _mean_of_training_cells,
+    "organisers' logistic": _organisers_logistic,
 }
 NUM_BASELINES: Final = len(_BUILDERS)
 
@@ -216,6 +230,20 @@ def _dataset(setting: Setting) -> Dataset:
     if setting.dataset is None:
         raise _NotToBeHad("no dataset; name one with --dataset")
     return setting.dataset
+
+
+def _motif_of(setting: Setting) -> Motif:
+    if not _dataset(setting).has_sequence:
+        raise _NotToBeHad("the dataset was made from chromosome sizes and holds no sequence")
+    if setting.motifs_path is None:
+        raise _NotToBeHad("no motif file; give one with --motifs")
+    try:
+        motif = find_motif(read_motifs(setting.motifs_path), setting.tf)
+    except UnknownNameError:
+        raise _NotToBeHad(f"{setting.motifs_path.name} has no motif of {setting.tf}") from None
+    if len(motif) > BIN_BP:
+        raise _NotToBeHad(f"the motif {motif.label} is longer than a bin")
+    return motif
 
 
 def _require_states(dataset: Dataset, cell: str) -> None:

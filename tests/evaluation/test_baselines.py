@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ebert_core.evaluation import motif_hits
 from ebert_core.evaluation.baselines import _PRIOR_BINS, _QUANTILES, Baseline, Setting, Unavailable, baselines
-from ebert_core.evaluation.motif_hits import best_hits
+from ebert_core.evaluation.motif_hits import best_hits, hit_scores
 from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND, UNLABELLED
 from ebert_core.vocabulary import BASE_N, reverse_complement
 
@@ -48,26 +48,30 @@ def bins(dataset, tf="CTCF", cell="HepG2", chrom="chr2"):
     return np.flatnonzero(dataset.labels(tf, cell, chrom) != UNLABELLED) * 50
 
 
-def slow_best_hits(codes, starts, log_odds):
+def slow_hit_scores(codes, starts, log_odds):
     lowest = log_odds.min(axis=1).sum()
     out = []
     for start in starts.tolist():
-        best = lowest
+        scores = []
         for at in range(start, start + 201 - len(log_odds)):
             hit = codes[at : at + len(log_odds)]
-            if (hit == BASE_N).any():
-                continue
-            for strand in (hit, reverse_complement(hit)):
+            best = lowest
+            for strand in () if (hit == BASE_N).any() else (hit, reverse_complement(hit)):
                 best = max(best, sum(row[base] for row, base in zip(log_odds, strand.tolist(), strict=True)))
-        out.append(best)
+            scores.append(best)
+        out.append(scores)
     return np.array(out)
+
+
+def slow_best_hits(codes, starts, log_odds):
+    return slow_hit_scores(codes, starts, log_odds).max(axis=1)
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(0, 2**32), st.integers(200, 700), st.sampled_from([1, 2, 4, 5, 6, 19, 50, 51, 101, 200]), st.booleans()
 )
-def test_best_hits_against_every_position(seed, length, width, with_n):
+def test_hits_against_every_position(seed, length, width, with_n):
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 4, length).astype(np.uint8)
     if with_n:
@@ -79,9 +83,15 @@ def test_best_hits_against_every_position(seed, length, width, with_n):
         patch.setattr(motif_hits, "_STRIDES_AT_ONCE", 3)
         found = best_hits(codes, starts, log_odds)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, slow_best_hits(codes, starts, log_odds), rtol=1e-4, atol=1e-3)
+    slow = slow_hit_scores(codes, starts, log_odds)
+    np.testing.assert_allclose(found, slow.max(axis=1), rtol=1e-4, atol=1e-3)
     some = starts[1::2]
     np.testing.assert_array_equal(best_hits(codes, some, log_odds), found[1::2])
+    every = hit_scores(codes, some, log_odds)
+    assert every.dtype == np.float32
+    assert every.shape == (len(some), 201 - width)
+    np.testing.assert_allclose(every, slow[1::2].reshape(every.shape), rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(every.max(axis=1), found[1::2])
 
 
 def test_a_bin_of_n_gets_the_lowest_score():
@@ -90,8 +100,10 @@ def test_a_bin_of_n_gets_the_lowest_score():
     assert best_hits(codes, np.array([0, 50]), log_odds).tolist() == [-5, -5]
     codes[249] = 0  # one base is not enough for a hit of two
     assert best_hits(codes, np.array([50]), log_odds).tolist() == [-5]
-    with pytest.raises(ValueError, match="does not fit a bin"):
-        best_hits(codes, np.array([0]), np.zeros((201, 4), np.float32))
+    assert (hit_scores(codes, np.array([50]), log_odds) == -5).all()
+    for scan in (best_hits, hit_scores):
+        with pytest.raises(ValueError, match="does not fit a bin"):
+            scan(codes, np.array([0]), np.zeros((201, 4), np.float32))
 
 
 def test_prevalence_is_constant():
@@ -179,9 +191,25 @@ def test_mean_of_training_cells(toy_dataset):
     assert set(expected) == {0.0, 0.5, 1.0}
 
 
+def test_organisers_logistic(toy_dataset, meme):
+    made = one("organisers' logistic", dataset=toy_dataset, motifs_path=meme)
+    # GM12878 has peaks, HepG2 a bigWig; test_organisers.py has the figures.
+    assert made.note == (
+        "logistic in the hits of CTCF (MA1.1) and mean accessibility, 0 outside the most accessible 2% of strides, "
+        "learned in GM12878 on chr1"
+    )
+    scores = made.scores("chr2", bins(toy_dataset))
+    assert 0 < (scores > 0).mean() < 0.2
+    assert scores.max() < 1
+    assert len(set(scores.tolist())) > 10
+    other = one("organisers' logistic", dataset=toy_dataset, motifs_path=meme, cell="GM12878", chroms=("chr1",))
+    assert "0 outside accessibility peaks, learned in HepG2 on chr2" in other.note
+
+
 class OnlyLabels:
     """A dataset of three cell types with labels and nothing else."""
 
+    has_sequence = True
     state_model = None
     state_cells = accessibility_cells = ()
     label_pairs = (("CTCF", "A"), ("CTCF", "B"), ("CTCF", "C"), ("MAX", "D"))
@@ -209,9 +237,10 @@ def reasons(**values):
 
 
 def test_reasons(toy_dataset, meme):
-    assert reasons(dataset=toy_dataset) == {"best motif hit": "no motif file; give one with --motifs"}
+    no_file = "no motif file; give one with --motifs"
+    assert reasons(dataset=toy_dataset) == {"best motif hit": no_file, "organisers' logistic": no_file}
     without = reasons(dataset=None)
-    assert len(without) == 5
+    assert len(without) == 6
     assert set(without.values()) == {"no dataset; name one with --dataset"}
     bare = reasons(dataset=OnlyLabels(), cell="A", chroms=("chr1",))
     assert bare["accessibility"] == "the dataset has no accessibility of A"
@@ -226,11 +255,44 @@ def test_reasons(toy_dataset, meme):
     assert reasons(dataset=toy_dataset, cell="MyCell")["accessibility"] == "the dataset has no accessibility of MyCell"
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tf": "REST"}, "m.meme has no motif of REST"),
+        ({"cell": "MyCell"}, "the dataset has no accessibility of MyCell"),
+        ({"chroms": ("chr1", "chr2")}, "every labelled chromosome is evaluated, so none is left to learn from"),
+        ({"training_cells": ()}, "no other cell type has CTCF labels to learn from"),
+    ],
+)
+def test_reasons_of_the_organisers_logistic(toy_dataset, meme, changes, reason):
+    assert reasons(dataset=toy_dataset, motifs_path=meme, **changes)["organisers' logistic"] == reason
+
+
+def test_organisers_logistic_without_a_cell_type_to_learn_in(toy_dataset, meme, monkeypatch):
+    monkeypatch.setattr(type(toy_dataset), "accessibility_cells", ("HepG2",))
+    found = reasons(dataset=toy_dataset, motifs_path=meme)
+    assert found["organisers' logistic"] == "none of GM12878 has accessibility to learn from"
+
+
+def test_organisers_logistic_without_bound_bins(toy_dataset, meme, monkeypatch):
+    learned = toy_dataset.labels("CTCF", "GM12878", "chr1")
+    monkeypatch.setattr(toy_dataset, "labels", lambda *_: np.where(learned == BOUND, AMBIGUOUS, learned))
+    found = reasons(dataset=toy_dataset, motifs_path=meme)
+    assert found["organisers' logistic"].endswith("open bins to learn from is bound")
+
+
+def test_a_motif_longer_than_a_bin(toy_dataset, tmp_path):
+    path = tmp_path / "long.meme"
+    path.write_text("MEME version 4\nMOTIF X CTCF\nletter-probability matrix: w= 201\n" + "0.25 0.25 0.25 0.25\n" * 201)
+    found = reasons(dataset=toy_dataset, motifs_path=path)
+    assert found["best motif hit"] == found["organisers' logistic"] == "the motif CTCF (X) is longer than a bin"
+
+
 def test_order_and_kinds(toy_dataset, meme):
     made = baselines(setting(toy_dataset, motifs_path=meme))
     assert [each.name for each in made] == [
         "prevalence", "best motif hit", "accessibility", "state frequency", "accessibility x state",
-        "mean of training cells",
+        "mean of training cells", "organisers' logistic",
     ]  # fmt: skip
     starts = bins(toy_dataset)
     for each in made:
@@ -240,3 +302,11 @@ def test_order_and_kinds(toy_dataset, meme):
         assert scores.shape == starts.shape
         assert np.isfinite(scores).all()
     assert dataclasses.is_dataclass(made[0])
+
+
+def test_a_dataset_without_sequence_has_no_motif_baselines(toy_dataset, meme, monkeypatch):
+    monkeypatch.setattr(type(toy_dataset), "has_sequence", False)
+    for name in ("best motif hit", "organisers' logistic"):
+        found = one(name, dataset=toy_dataset, motifs_path=meme)
+        assert isinstance(found, Unavailable)
+        assert "holds no sequence" in found.reason
