@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from ebert_core.artifacts import SIDECAR_SUFFIX, check_file, check_manifest, read_json
 from ebert_core.errors import InputError
 from ebert_core.genome.assembly import Assembly
+from ebert_core.genome.bins import BenchmarkBins
 from ebert_core.genome.intervals import Positions
 from ebert_core.io.bigwig import BigWigReader, is_bigwig
 from ebert_core.io.score_tables import read_score_table
+from ebert_core.io.submissions import read_submission, submission_chroms, submission_name
 from ebert_core.vocabulary import STRIDE_BP
 
 PREDICTIONS_FORMAT: Final = 1
@@ -54,17 +56,25 @@ class Predictions:
         self.notes = notes
 
     @staticmethod
-    def open(path: Path, assembly: Assembly) -> Predictions:
+    def open(path: Path, assembly: Assembly, bins: BenchmarkBins | None = None) -> Predictions:
         """Open a file on an assembly.
 
+        A file that is named like a submission of the challenge (`F.TF.CELL.tab.gz`) must have exactly its rows.
+
+        Args:
+            bins: the benchmark's bins, for submissions.
+
         Raises:
-            InputError: the file is missing, of no known format, of another assembly, or damaged.
+            InputError: the file is missing, of no known format, of another assembly, or damaged; or a submission and
+                no `bins`.
         """
         if str(path) != "-":
             if not path.exists():
                 raise InputError(path, "is not there", "check the path, or make predictions with `ebert predict`")
             if path.is_file() and (is_bigwig(path) or path.suffix.casefold() in (".bw", ".bigwig")):
                 return _BigWigPredictions(path, assembly)
+            if submission_name(path):
+                return _Submission(path, bins)
         return _TextPredictions(path, assembly)
 
     def __enter__(self) -> Predictions:
@@ -77,6 +87,9 @@ class Predictions:
 
     def close(self) -> None:
         """Give back the file handle, where there is one."""
+
+    def load(self, chroms: tuple[str, ...]) -> None:
+        """Say which chromosomes will be asked for, before the first call of `scores`."""
 
     def scores(self, chrom: str, starts: Positions, placement: Placement = "centre") -> NDArray[np.float32]:
         """The scores of bins.
@@ -114,6 +127,35 @@ class _TextPredictions(Predictions):
         over = rows.max_over if placement == "max" else rows.mean_over
         given = rows.at_bins(starts)
         return np.where(np.isnan(given), over(starts + first, starts + last), given)
+
+
+class _Submission(Predictions):
+    """A submission of the challenge: its rows are the benchmark's bins, one by one; `load` reads and checks it."""
+
+    def __init__(self, path: Path, bins: BenchmarkBins | None) -> None:
+        if bins is None:
+            raise InputError(
+                path,
+                "is a submission, and which rows it must have is not known",
+                "name the challenge's regions file with --regions, or a dataset with --dataset",
+            )
+        self._bins = bins
+        self._scores: dict[str, NDArray[np.float32]] = {}
+        rows = submission_chroms(path, bins)
+        chroms = tuple(chrom for chrom in bins.assembly.chroms if chrom in rows)
+        super().__init__(path, "submission of the challenge, row for row", chroms, [])
+
+    def load(self, chroms: tuple[str, ...]) -> None:
+        self._scores = read_submission(self.path, self._bins, [chrom for chrom in chroms if chrom in self.chroms])
+
+    def scores(self, chrom: str, starts: Positions, placement: Placement = "centre") -> NDArray[np.float32]:
+        out = np.full(len(starts), np.nan, np.float32)
+        if chrom in self._scores:
+            known = self._bins.starts(chrom)
+            place = np.minimum(np.searchsorted(known, starts), len(known) - 1)
+            hit = known[place] == starts
+            out[hit] = self._scores[chrom][place[hit]]
+        return out
 
 
 class _BigWigPredictions(Predictions):
@@ -198,7 +240,9 @@ def _some(names: Any, most: int = 4) -> str:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Where a predictions file's sidecar lies: `STEM.ebert.json` for `STEM.bw`, `STEM.narrowPeak`, `STEM.bed.gz`."""
+    """Where a predictions file's sidecar lies: `STEM.ebert.json` for `STEM.bw`, `STEM.narrowPeak`, `F.STEM.tab.gz`."""
+    if named := submission_name(path):
+        return path.with_name(f"{named[1]}.{named[2]}{SIDECAR_SUFFIX}")
     name = path.name.removesuffix(".gz").removesuffix(".bgz")
     return path.with_name(_SUFFIX.sub("", name) + SIDECAR_SUFFIX)
 
@@ -223,13 +267,13 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
 
 
 def find_predictions(folder: Path) -> list[Path]:
-    """The predictions in a folder that have a sidecar: of each, its bigWig, else its BED, else its narrowPeak file."""
+    """The predictions in a folder that have a sidecar: of each, its bigWig, else the first that there is."""
     found = []
     for beside in sorted(folder.glob(f"*{SIDECAR_SUFFIX}")):
         manifest = read_json(beside)
         if isinstance(manifest, dict) and manifest.get("kind") == "predictions":
             names = sorted(manifest.get("files", {}))
-            for ending in (".bw", ".bed.gz", ".narrowPeak"):
+            for ending in (".bw", ".tab.gz", ".bed.gz", ".narrowPeak"):
                 if match := [name for name in names if name.endswith(ending)]:
                     found.append(folder / match[0])
                     break

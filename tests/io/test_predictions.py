@@ -229,7 +229,7 @@ def test_a_truncated_gzip_and_a_false_bigwig(tmp_path):
         ("CTCF.K562.bw", "CTCF.K562.ebert.json"),
         ("CTCF.K562.narrowPeak", "CTCF.K562.ebert.json"),
         ("CTCF.IMR-90.v2.bed.gz", "CTCF.IMR-90.v2.ebert.json"),
-        ("F.CTCF.PC-3.tab.gz", "F.CTCF.PC-3.ebert.json"),
+        ("F.CTCF.PC-3.tab.gz", "CTCF.PC-3.ebert.json"),
         ("odd", "odd.ebert.json"),
     ],
 )
