@@ -41,14 +41,22 @@ def run(
     ] = False,
     output: Annotated[
         str,
-        typer.Option(
-            "--output", "-o", help="Folder for TF.CELL.bw, .narrowPeak and .ebert.json; `-` prints BED4 of 200-bp bins."
-        ),
+        typer.Option("--output", "-o", help="Folder for the files of TF.CELL; `-` prints BED4 of 200-bp bins."),
     ] = "predictions",
-    threshold: Annotated[
-        float | None,
+    format_: Annotated[
+        list[str] | None,
         typer.Option(
-            "--threshold", min=0, max=1, help="Probability from which a site is called. Default: the model's best F1."
+            "--format",
+            help="What to write, comma-separated: bigwig, narrowpeak, dream (a submission of the ENCODE-DREAM "
+            "challenge, F.TF.CELL.tab.gz). Default: bigwig,narrowpeak.",
+        ),
+    ] = None,
+    call_at: Annotated[
+        str | None,
+        typer.Option(
+            "--call-at",
+            help="Where sites are called: precision=0.8, recall=0.5 or fdr=0.1 on the model's validation bins, "
+            "threshold=0.3, or f1 (the best there). Default: f1.",
         ),
     ] = None,
     both_strands: Annotated[
@@ -66,11 +74,13 @@ def run(
     """Predict binding: a probability for every 200-bp bin, one every 50 bp.
 
     Writes a bigWig (a bin's value stands on its central 50 bp) and called sites (narrowPeak). Bins of N only and bins
-    on the exclusion list get no value.
+    on the exclusion list get no value; a submission has a row for every bin of the benchmark and says 0 there.
     """
     from ebert_core.data.dataset import Dataset
     from ebert_core.errors import EbertError
     from ebert_core.genome.regions import whole
+    from ebert_core.inference.calls import CallRule
+    from ebert_core.inference.output_files import Outputs, parse_formats
     from ebert_core.io.bed import read_regions
 
     tfs = list(dict.fromkeys(split_names(tf)))
@@ -83,6 +93,22 @@ def run(
         raise EbertError("--chrom and --regions were both given", "use one of them")
     if states and no_states:
         raise EbertError("--states and --no-states were both given", "use one of them")
+    formats = parse_formats(split_names(format_, "--format"))
+    rule = CallRule.parse("f1" if call_at is None else call_at)
+    if to_stdout and (format_ or call_at):
+        raise EbertError(
+            f"{'--format' if format_ else '--call-at'} is for files, --output - prints BED4",
+            "leave one of them out",
+        )
+    if call_at and "narrowpeak" not in formats:
+        raise EbertError(
+            "--call-at says where sites are called, --format leaves the sites out", "add narrowpeak to --format"
+        )
+    if "dream" in formats and (chrom or regions):
+        raise EbertError(
+            "a submission holds every bin of the benchmark, --chrom and --regions ask for some",
+            "leave them out, or leave dream out of --format",
+        )
     opened = Dataset.open(dataset)
     asked = options.split_regions(chrom, "--chrom")
     chosen = options.parse_regions(asked, opened.assembly) if asked else whole(opened.assembly)
@@ -97,8 +123,9 @@ def run(
 
     loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
     tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
+    calls = [loaded.thresholds(name).choose(rule, name) for name in tfs]
     source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
-    files = [outputs.Outputs.named(Path(output), name, source.name) for name in tfs]
+    files = [Outputs.named(Path(output), name, source.name, formats) for name in tfs]
     if not to_stdout:
         for item in files:
             item.refuse_existing(overwrite)
@@ -112,8 +139,12 @@ def run(
     if to_stdout:
         outputs.write_rows(predictions, sys.stdout)
         return
-    thresholds = [loaded.manifest["calibration"][name]["threshold"] if threshold is None else threshold for name in tfs]
-    written = outputs.write_predictions(predictions, opened, loaded, request, files, thresholds)
+    if "narrowpeak" in formats:
+        for name, call in zip(tfs, calls, strict=True):
+            reporter.log(f"{name}: sites are called at probability >= {call.threshold:.3g} ({call.describe()})")
+    if "dream" in formats and (partial := outputs.submission_note(opened)):
+        reporter.warn(partial)
+    written = outputs.write_predictions(predictions, opened, loaded, request, files, calls, overwrite=overwrite)
     if quiet:
         return
     coverage = written.coverage
@@ -122,5 +153,12 @@ def run(
         "these have no value",
         markup=False,
     )
-    for item, count, cut in zip(written.outputs, written.num_sites, thresholds, strict=True):
-        stderr.print(f"{item.bigwig}  {item.sites} ({count:,} sites at probability >= {cut:.3g})", markup=False)
+    if written.submission:
+        stderr.print(
+            f"{written.submission['rows']:,} rows of a submission; {written.submission['unscored']:,} of them are 0 "
+            "because their bin has no value",
+            markup=False,
+        )
+    for number, item in enumerate(written.outputs):
+        sites = {"narrowpeak": f" ({written.num_sites[number]:,} sites)"} if written.num_sites else {}
+        stderr.print("  ".join(f"{path}{sites.get(name, '')}" for name, path in item.files.items()), markup=False)

@@ -15,6 +15,7 @@ from ebert_core.data.dataset import Dataset
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
+from ebert_core.inference.calls import ThresholdTable
 from ebert_core.inference.scan import ScanGeometry
 from ebert_core.model.calibration import Calibration
 from ebert_core.model.checkpoint import BindingModel, read_model, require_same_states
@@ -48,6 +49,32 @@ class LoadedModel:
     def calibration(self, tf: str) -> Calibration:
         values = self.manifest["calibration"][tf]
         return Calibration(values["slope"], values["intercept"])
+
+    def thresholds(self, tf: str) -> ThresholdTable:
+        """What calling sites at a threshold gave on the validation bins."""
+        return ThresholdTable.from_json(self.manifest["calibration"][tf]["thresholds"])
+
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """For the sidecars of predictions: what labels it has seen, validation parts too, in windows of how many bp.
+
+        Keys: tfs, cells, regions ([chrom, start, end], bp) and window_bp.
+        """
+        data = self.manifest["data"]
+        return {
+            "tfs": data["tfs"],
+            "cells": sorted({*data["cells"], *data["valid_cells"]}),
+            "regions": [*data["train"], *data["valid"]],
+            "window_bp": self.geometry().window_bp,
+        }
+
+    @property
+    def pretrained_on(self) -> dict[str, Any] | None:
+        """What pre-training read without labels: cells and regions; None where the encoder began fresh."""
+        if "data" not in self.manifest["started_from"]:
+            return None
+        data = self.manifest["started_from"]["data"]
+        return {"cells": data["cells"], "regions": [*data["train"], *data["valid"]]}
 
     def geometry(self) -> ScanGeometry:
         config = FinetuneConfig(**self.manifest["config"])
@@ -115,18 +142,29 @@ def _trained_on(manifest: dict[str, Any], path: Path) -> Assembly:
     try:
         FinetuneConfig.model_validate(manifest["config"])
         for tf in manifest["tfs"]:
-            if missing := {"slope", "intercept", "threshold"} - set(manifest["calibration"][tf]):
-                raise KeyError(min(missing))
-        if missing := {"tfs", "cells", "valid_cells", "train", "valid"} - set(manifest["data"]):
-            raise KeyError(min(missing))
+            _require(manifest["calibration"][tf], "slope", "intercept", "thresholds")
+            ThresholdTable.from_json(manifest["calibration"][tf]["thresholds"])
+        _require(manifest["data"], "tfs", "cells", "valid_cells", "train", "valid")
+        if "data" in manifest["started_from"]:
+            _require(manifest["started_from"]["data"], "cells", "train", "valid")
+        else:
+            _require(manifest["started_from"], "scratch")
         return Assembly.from_sizes((name, length) for name, length in manifest["data"]["assembly"]["chroms"])
     except ValidationError as error:
         fault = error.errors()[0]
-        problem = f"config.{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-    except (KeyError, TypeError, ValueError) as error:
+        problem = f"{'.'.join(['config', *map(str, fault['loc'])])}: {fault['msg']}"
+    except KeyError as error:
         problem = f"no {error}"
+    except (TypeError, ValueError) as error:
+        problem = str(error)
     raise InputError(
         path,
         f"is damaged or of another version of ebert ({problem})",
         f"make it anew with `{MADE_BY['model']}`, or use the version that made it: {manifest.get('ebert_version')}",
     )
+
+
+def _require(value: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        if key not in value:
+            raise KeyError(key)

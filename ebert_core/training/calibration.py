@@ -1,4 +1,4 @@
-"""Platt scaling: the two numbers that turn logits into probabilities that mean what they say.
+"""Platt scaling: the two numbers that turn logits into probabilities that mean what they say; and what they are worth.
 
 Training draws bound windows far more often than they occur, so raw logits are too high. Slope and intercept are fitted
 on the validation part, at the true share of bound bins (Platt 1999, with his smoothed targets).
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebert_core.evaluation.measures import thresholds
+from ebert_core.inference.calls import ThresholdTable
 from ebert_core.model.calibration import Calibration
 
 _ITERATIONS: Final = 50
@@ -61,9 +62,32 @@ def _loss(x: NDArray[np.float64], target: NDArray[np.float64], slope: float, int
     return float(np.mean(np.logaddexp(0, z) - target * z))
 
 
-def best_f1_threshold(probabilities: NDArray[np.float32], bound: NDArray[np.bool_]) -> float:
-    """The threshold at which calling bins `>=` it gives the best F1; probabilities and bound of shape (N,)."""
+def threshold_table(probabilities: NDArray[np.float32], bound: NDArray[np.bool_]) -> ThresholdTable:
+    """What calling bins at chosen thresholds gives: precision and recall of each.
+
+    Holds, for every whole percent, the lowest threshold whose precision is at least that and the highest whose recall
+    is, besides the best precision and the best F1: at most 202 rows. So a rule of a whole percent gets what it would
+    get from all thresholds, and any other the next percent's.
+
+    Args:
+        probabilities: shape (N,).
+        bound: shape (N,); both classes must occur.
+    """
     counts = thresholds(probabilities, bound)
-    precision = counts.bound / (counts.bound + counts.unbound)
-    recall = counts.bound / counts.num_bound
-    return float(counts.scores[np.argmax(2 * precision * recall / np.maximum(precision + recall, _RIDGE))])
+    called = counts.bound + counts.unbound
+    precision, recall = counts.bound / called, counts.bound / counts.num_bound
+    f1 = 2 * counts.bound / (called + counts.num_bound)
+    last = len(called) - 1
+    rows = {int(np.argmax(f1)), last - int(np.argmax(precision[::-1]))}
+    for percent in range(1, 101):
+        # Compared in whole numbers, like `ebert_core.evaluation.measures.recall_at_fdr`.
+        rows.add(int(np.argmax(100 * counts.bound >= percent * counts.num_bound)))
+        rows.update(np.flatnonzero(100 * counts.bound >= percent * called)[-1:].tolist())
+    kept = sorted(rows)
+    return ThresholdTable(
+        thresholds=counts.scores[kept].astype(np.float64),
+        precision=precision[kept],
+        recall=recall[kept],
+        num_bound=counts.num_bound,
+        num_unbound=counts.num_unbound,
+    )

@@ -24,7 +24,7 @@ from ebert_core.model.checkpoint import BindingModel, read_checkpoint, require_s
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder, count_parameters
 from ebert_core.reporting import SILENT, Reporter
-from ebert_core.training.calibration import best_f1_threshold, fit_calibration
+from ebert_core.training.calibration import fit_calibration, threshold_table
 from ebert_core.training.finetune_data import BindingWindows, FinetuneData
 from ebert_core.training.loop import LoopConfig, train
 from ebert_core.training.run_folder import RunTarget, finish_run, open_run
@@ -73,12 +73,12 @@ class BindingObjective:
         return {"score": mean, "valid_auprc": mean, "by_pair": by_pair}
 
     def validate(
-        self, regions: Sequence[Region]
+        self, regions: Sequence[Region], *, both_strands: bool = False
     ) -> dict[tuple[str, str], tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         """(TF, cell type) -> (logits, bound) of the labelled bins of the regions; ambiguous bins left out."""
         dataset = self._data.dataset
         geometry = ScanGeometry(self._config.window_bp, self._config.context_bp)
-        score = model_score(self.module, self._device, both_strands=False)
+        score = model_score(self.module, self._device, both_strands=both_strands)
         pieces: dict[tuple[str, str], list[tuple[NDArray[np.float32], NDArray[np.bool_]]]] = {}
         for cell in self._data.valid_cells:
             tfs = [(t, tf) for t, tf in enumerate(self._data.tfs) if cell in dataset.cells_of(tf)]
@@ -100,19 +100,22 @@ class BindingObjective:
             for pair, parts in pieces.items()
         }
 
-    def calibrate(self) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
-        """Per TF slope, intercept and calling threshold, per pair the measures, on the whole validation part."""
+    def calibrate(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """Per TF slope, intercept and threshold table, per pair the measures, on the whole validation part.
+
+        Both strands are read, as `ebert predict` does, so that its probabilities are those of the table.
+        """
         self.module.eval()
-        found = self.validate(self._data.valid)
-        calibrations: dict[str, dict[str, float]] = {}
+        found = self.validate(self._data.valid, both_strands=True)
+        calibrations: dict[str, dict[str, Any]] = {}
         measures = {}
         for tf in self._data.tfs:
             own = {cell: values for (name, cell), values in found.items() if name == tf}
             logits = np.concatenate([values[0] for values in own.values()])
             bound = np.concatenate([values[1] for values in own.values()])
             calibration = fit_calibration(logits, bound)
-            threshold = best_f1_threshold(calibration.probabilities(logits), bound)
-            calibrations[tf] = {**vars(calibration), "threshold": threshold}
+            table = threshold_table(calibration.probabilities(logits), bound)
+            calibrations[tf] = {**vars(calibration), "thresholds": table.to_json()}
             for cell, (cell_logits, cell_bound) in own.items():
                 if cell_bound.any():
                     measures[f"{tf}/{cell}"] = vars(measure(cell_logits, cell_bound))

@@ -4,18 +4,27 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ebert_core import artifacts
 from ebert_core.config import EncoderConfig, FinetuneConfig
 from ebert_core.data.dataset import Dataset
+from ebert_core.inference.calls import ThresholdTable
 from ebert_core.inference.models import LoadedModel, load_model
 from ebert_core.model.checkpoint import BindingModel, save, vocabulary_entry
 from ebert_core.model.device import Device, choose_device
 from ebert_core.model.encoder import Encoder
 
 TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8)
+TABLE = ThresholdTable(
+    thresholds=np.array([0.9, 0.5, 0.4, 0.1]),
+    precision=np.array([0.5, 0.9, 0.8, 0.3]),
+    recall=np.array([0.1, 0.4, 0.6, 1.0]),
+    num_bound=10,
+    num_unbound=90,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +68,10 @@ def make_model(toy_dataset: Dataset) -> Callable[..., Path]:
             "vocabulary": vocabulary_entry(TINY, toy_dataset.state_model),
             "data": data,
             "calibration": {
-                tf: {"slope": 0.5 + 0.1 * t, "intercept": -1.0 - t, "threshold": 0.4} for t, tf in enumerate(tfs)
+                tf: {"slope": 0.5 + 0.1 * t, "intercept": -1.0 - t, "thresholds": TABLE.to_json()}
+                for t, tf in enumerate(tfs)
             },
+            "started_from": {"scratch": TINY.model_dump()},
         }
         folder.mkdir(parents=True)
         save(folder, "model", module, body)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ebert_core.data.dataset import Dataset
-from ebert_core.errors import EbertError, UnknownNameError
+from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.inference.models import LoadedModel, find_model, load_model
 from ebert_core.model.device import Device
 
@@ -84,3 +85,56 @@ def test_a_loaded_model_knows_its_tfs(models: Path, toy_dataset: Dataset, device
     assert "REST" in caught.value.hint
     assert loaded.calibration("MAX").slope == 0.6
     assert loaded.state_model == toy_dataset.state_model
+
+
+def test_what_a_model_has_seen(model: LoadedModel) -> None:
+    assert model.trained_on == {
+        "tfs": ["CTCF", "MAX"],
+        "cells": ["GM12878"],
+        "regions": [["chr1", 0, 60_000], ["chr2", 0, 41_337]],
+        "window_bp": 2_000,
+    }
+    assert model.pretrained_on is None
+    read = {"cells": ["HepG2"], "train": [["chr1", 0, 9]], "valid": [["chr2", 5, 7]], "assembly": {}}
+    manifest = {**model.manifest, "started_from": {"checkpoint": "pretrained", "data": read}}
+    pretrained = LoadedModel(model.path, model.module, manifest).pretrained_on
+    assert pretrained == {"cells": ["HepG2"], "regions": [["chr1", 0, 9], ["chr2", 5, 7]]}
+
+
+DAMAGE = {
+    "no calibration": (("calibration",), None, "no 'calibration'"),
+    "no calibration of a TF": (("calibration", "MAX"), None, "no 'MAX'"),
+    "no slope": (("calibration", "MAX", "slope"), None, "no 'slope'"),
+    "no threshold table": (("calibration", "MAX", "thresholds"), None, "no 'thresholds'"),
+    "no recall": (("calibration", "MAX", "thresholds", "recall"), None, "no 'recall'"),
+    "recall too short": (("calibration", "MAX", "thresholds", "recall"), [1.0], "differ in length"),
+    "recall not a number": (("calibration", "MAX", "thresholds", "recall"), ["x"] * 4, "could not convert"),
+    "precision over 1": (("calibration", "MAX", "thresholds", "precision"), [2.0] * 4, "not from 0 to 1"),
+    "precision of others": (("calibration", "MAX", "thresholds", "precision"), [0.5] * 4, "contradict each other"),
+    "thresholds unordered": (("calibration", "MAX", "thresholds", "threshold"), [0.5] * 4, "not in order"),
+    "thresholds of another kind": (("calibration", "MAX", "thresholds"), [0.4], "damaged"),
+    "no origin": (("started_from",), None, "no 'started_from'"),
+    "an unknown origin": (("started_from",), {"moon": 1}, "no 'scratch'"),
+    "an origin without regions": (("started_from",), {"data": {"cells": [], "valid": []}}, "no 'train'"),
+    "an impossible window": (("config", "window_bp"), 1_001, "config: Value error, window_bp = 1001"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_manifest(models: Path, toy_dataset: Dataset, device: Device, damage: str) -> None:
+    keys, value, problem = DAMAGE[damage]
+    path = models / "all" / "ebert.json"
+    manifest = json.loads(path.read_text())
+    inner = manifest
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="is damaged or of another version of ebert") as caught:
+        load_model(models / "all", toy_dataset, device)
+    assert problem in caught.value.message
+    assert str(path) in caught.value.message
+    assert "ebert finetune" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Platt scaling and the calling threshold, against scikit-learn and brute force."""
+"""Platt scaling and the threshold table, against scikit-learn and brute force."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_curve
 
-from ebert_core.training.calibration import best_f1_threshold, fit_calibration
+from ebert_core.errors import EbertError
+from ebert_core.inference.calls import CallRule, Goal, ThresholdTable
+from ebert_core.training.calibration import fit_calibration, threshold_table
 
 
 def simulated(seed: int, size: int, slope: float, intercept: float) -> tuple[np.ndarray, np.ndarray]:
@@ -84,21 +87,125 @@ def test_logits_of_any_size(scale: float) -> None:
     )
 
 
-def f1(probabilities: np.ndarray, bound: np.ndarray, threshold: float) -> float:
-    called = probabilities >= threshold
-    return 2 * (called & bound).sum() / (called.sum() + bound.sum())
+# --- threshold table
+
+ROUNDING = 1e-9
+RANKINGS = st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=2, max_size=80).filter(
+    lambda rows: 0 < sum(bound for _, bound in rows) < len(rows)
+)
+
+
+def ranking(rows: list[tuple[int, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([rank / 40 for rank, _ in rows], np.float32), np.array([bound for _, bound in rows])
+
+
+def long_ranking(seed: int, size: int = 40_000, share: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    bound = rng.random(size) < share
+    logits = rng.normal(np.where(bound, 1.0, -4.0), 2.0)
+    return (1 / (1 + np.exp(-logits))).astype(np.float32), bound
+
+
+def curve(probabilities: np.ndarray, bound: np.ndarray) -> dict[float, tuple[float, float]]:
+    """scikit-learn's (precision, recall) at every threshold that is the score of a bound bin."""
+    precision, recall, thresholds = precision_recall_curve(bound, probabilities)
+    own = set(probabilities[bound].tolist())
+    return {
+        float(t): (p, r) for t, p, r in zip(thresholds, precision[:-1], recall[:-1], strict=True) if float(t) in own
+    }
+
+
+def oracle(points: dict[float, tuple[float, float]], goal: Goal, value: float) -> float | None:
+    """The rule, read literally over all thresholds."""
+    if goal == "precision":
+        return min((t for t, (precision, _) in points.items() if precision >= value - ROUNDING), default=None)
+    return max(t for t, (_, recall) in points.items() if recall >= value - ROUNDING)
+
+
+def chosen(table: ThresholdTable, goal: Goal, value: float) -> float | None:
+    try:
+        return table.choose(CallRule(goal, value), "CTCF").threshold
+    except EbertError:
+        return None
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=60).filter(
-        lambda rows: 0 < sum(bound for _, bound in rows) < len(rows)
-    )
-)
+@given(RANKINGS)
+def test_rows_are_points_of_the_curve_in_order(rows: list[tuple[int, bool]]) -> None:
+    probabilities, bound = ranking(rows)
+    table, points = threshold_table(probabilities, bound), curve(probabilities, bound)
+    for threshold, precision, recall in zip(table.thresholds, table.precision, table.recall, strict=True):
+        assert points[threshold] == pytest.approx((precision, recall))
+        assert np.float32(threshold) == threshold  # a threshold calls the bin that it was made from
+    assert (table.num_bound, table.num_unbound) == (bound.sum(), (~bound).sum())
+    assert (np.diff(table.thresholds) < 0).all()
+    assert (np.diff(table.recall) > 0).all()
+    assert table.recall[-1] == 1
+    ThresholdTable.from_json(table.to_json())
+
+
+@settings(max_examples=60, deadline=None)
+@given(RANKINGS)
 def test_no_threshold_has_a_better_f1(rows: list[tuple[int, bool]]) -> None:
-    probabilities = np.array([rank / 12 for rank, _ in rows], dtype=np.float32)
-    bound = np.array([bound for _, bound in rows])
-    threshold = best_f1_threshold(probabilities, bound)
-    best = max(f1(probabilities, bound, float(value)) for value in np.unique(probabilities))
-    assert f1(probabilities, bound, threshold) == pytest.approx(best)
-    assert np.float32(threshold) in probabilities
+    probabilities, bound = ranking(rows)
+    call = threshold_table(probabilities, bound).choose(CallRule("f1"), "CTCF")
+    f1 = [2 * (over & bound).sum() / (over.sum() + bound.sum()) for t in probabilities for over in [probabilities >= t]]
+    assert call.f1 == pytest.approx(max(f1))
+    over = probabilities >= call.threshold
+    assert call.precision == pytest.approx(bound[over].mean())
+    assert call.recall == pytest.approx(over[bound].mean())
+
+
+@settings(max_examples=60, deadline=None)
+@given(RANKINGS, st.integers(0, 100))
+def test_a_whole_percent_gets_what_all_thresholds_would_give(rows: list[tuple[int, bool]], percent: int) -> None:
+    probabilities, bound = ranking(rows)
+    table, points = threshold_table(probabilities, bound), curve(probabilities, bound)
+    for goal in ("precision", "recall"):
+        assert chosen(table, goal, percent / 100) == oracle(points, goal, percent / 100)
+    assert chosen(table, "fdr", 1 - percent / 100) == oracle(points, "precision", percent / 100)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_long_ranking(seed: int) -> None:
+    """Whole percents exactly; between them at most the next percent, with the recall that goes with it."""
+    probabilities, bound = long_ranking(seed)
+    table, points = threshold_table(probabilities, bound), curve(probabilities, bound)
+    assert len(points) > 500
+    assert 100 < len(table.thresholds) <= 202
+    for tenth in range(5, 1001, 5):
+        value, above = tenth / 1000, -(-tenth // 10) / 100
+        for goal in ("precision", "recall"):
+            found, exact, limit = chosen(table, goal, value), oracle(points, goal, value), oracle(points, goal, above)
+            if tenth % 10 == 0 or exact is None:
+                assert found == exact
+            elif limit is not None:
+                assert found is not None
+                precision, recall = points[found]
+                assert (precision if goal == "precision" else recall) >= value - ROUNDING
+                assert points[exact][1] + ROUNDING >= recall >= points[limit][1] if goal == "precision" else True
+                assert recall <= value + 0.01 + 1 / bound.sum() if goal == "recall" else True
+
+
+@settings(max_examples=60, deadline=None)
+@given(RANKINGS, st.floats(0, 1), st.floats(0, 1))
+def test_who_asks_for_more_pays_for_it(rows: list[tuple[int, bool]], one: float, other: float) -> None:
+    table = threshold_table(*ranking(rows))
+    low, high = sorted((one, other))
+    assert (table.choose(CallRule("recall", low), "X").threshold) >= table.choose(
+        CallRule("recall", high), "X"
+    ).threshold
+    strict = chosen(table, "precision", high)
+    if strict is not None:
+        mild = chosen(table, "precision", low)
+        assert mild is not None
+        assert mild <= strict
+        recalls = [table.choose(CallRule("threshold", t), "X").recall for t in (mild, strict)]
+        assert recalls[0] >= recalls[1]
+    else:
+        assert table.precision.max() < high
+
+
+def test_probabilities_that_are_all_alike_give_one_row() -> None:
+    table = threshold_table(np.full(8, 0.25, np.float32), np.arange(8) < 2)
+    assert (table.thresholds.tolist(), table.precision.tolist(), table.recall.tolist()) == ([0.25], [0.25], [1.0])

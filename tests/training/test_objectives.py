@@ -18,6 +18,8 @@ from ebert_core.errors import EbertError, UnknownNameError
 from ebert_core.evaluation.measures import measure
 from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region, overlap_bp
+from ebert_core.inference.calls import ThresholdTable
+from ebert_core.model.calibration import Calibration
 from ebert_core.model.checkpoint import BindingModel, PretrainingModel
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder
@@ -324,15 +326,22 @@ def test_evaluation_is_the_mean_auprc(binding: BindingObjective) -> None:
 
 
 def test_calibration_is_made_on_the_whole_validation_part(binding: BindingObjective) -> None:
+    """On both strands, as `ebert predict` reads."""
     calibrations, measures = binding.calibrate()
-    found = binding.validate(binding._data.valid)
+    found = binding.validate(binding._data.valid, both_strands=True)
     assert set(calibrations) == {"CTCF", "MAX"}
     for (tf, cell), (logits, bound) in found.items():
-        slope, intercept, threshold = (calibrations[tf][name] for name in ("slope", "intercept", "threshold"))
-        probabilities = 1 / (1 + np.exp(-(slope * logits.astype(np.float64) + intercept)))
+        known = calibrations[tf]
+        calibration = Calibration(known["slope"], known["intercept"])
+        probabilities = calibration.probabilities(logits)
         assert probabilities.mean() == pytest.approx(bound.mean(), abs=0.02)
-        assert 0 < threshold < 1
         assert measures[f"{tf}/{cell}"]["num_bound"] == bound.sum()
+        table = ThresholdTable.from_json(known["thresholds"])
+        assert (table.num_bound, table.num_unbound) == (bound.sum(), (~bound).sum())
+        for row, threshold in enumerate(table.thresholds):
+            called = probabilities >= threshold
+            assert table.precision[row] == pytest.approx(bound[called].mean())
+            assert table.recall[row] == pytest.approx(called[bound].mean())
 
 
 def test_thinned_pieces_lie_in_their_regions_and_spread() -> None:

@@ -286,7 +286,7 @@ def test_a_model_says_what_it_is(toy_dataset: Dataset, device: Device, tmp_path:
     assert manifest["data"]["held_out_cells"] == ["HepG2"]
     assert all(not (r[0] == "chr2" and r[1] < 20_000) for part in ("train", "valid") for r in manifest["data"][part])
     assert set(manifest["calibration"]) == {"CTCF", "MAX"}
-    assert set(manifest["calibration"]["MAX"]) == {"slope", "intercept", "threshold"}
+    assert set(manifest["calibration"]["MAX"]) == {"slope", "intercept", "thresholds"}
     assert set(manifest["validation"]) == {"CTCF/GM12878", "MAX/GM12878"}
 
 
