@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebert_core.evaluation.measures import Reliability
-from ebert_core.evaluation.results import Evaluation, Row
+from ebert_core.evaluation.results import Difference, Evaluation, Row
 
 # The plotting square in user units of the SVG; the template knows the same numbers.
 LEFT: Final = 52.0
 TOP: Final = 14.0
 SIDE: Final = 320.0
 TICKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Colours: this many for files and for baselines each; a further file repeats a colour with another dash.
-NUM_COLOURS: Final = 6
+# Colours of files and of baselines; a further file repeats a colour with another dash.
+NUM_COLOURS: Final = {"file": 6, "base": 8}
 _DASHES: Final = ("", "7 3", "2 3", "10 3 2 3")
 _RADII: Final = (2.5, 8.0)
 
@@ -62,8 +62,8 @@ def colours(evaluation: Evaluation) -> dict[str, tuple[str, str]]:
         family = "base" if row.kind == "baseline" else "file"
         number = numbers[family]
         numbers[family] += 1
-        dash = "4 3" if family == "base" else _DASHES[number // NUM_COLOURS % len(_DASHES)]
-        styles[row.name] = f"{family}{number % NUM_COLOURS}", dash
+        dash = "4 3" if family == "base" else _DASHES[number // NUM_COLOURS[family] % len(_DASHES)]
+        styles[row.name] = f"{family}{number % NUM_COLOURS[family]}", dash
     return styles
 
 
@@ -94,6 +94,30 @@ def _dots(row: Row, table: Reliability, colour: str) -> Dots:
         for a, b, count, radius in zip(x.tolist(), y.tolist(), counts.tolist(), size, strict=True)
     )
     return Dots(row.name, colour, svg_path(x, y), dots)
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A difference on a scale that a table's rows share: interval ends, value and no difference, in percent."""
+
+    lower: float
+    value: float
+    upper: float
+    zero: float
+
+
+def whiskers(differences: Sequence[Difference]) -> dict[str, Whisker]:
+    """The differences of one measure by the other row's name, with 0 on their scale and a margin beside it."""
+    ends = [0.0, *(end for each in differences for end in (each.interval.lower, each.value, each.interval.upper))]
+    lowest, width = min(ends), (max(ends) - min(ends)) or 1.0
+
+    def place(value: float) -> float:
+        return round(4 + 92 * (value - lowest) / width, 2)
+
+    return {
+        each.second: Whisker(place(each.interval.lower), place(each.value), place(each.interval.upper), place(0.0))
+        for each in differences
+    }
 
 
 def svg_path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import html.parser
 import json
-import math
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -20,11 +16,11 @@ from ebert_core.evaluation import figures
 from ebert_core.evaluation.baselines import Unavailable
 from ebert_core.evaluation.held_out import HeldOut
 from ebert_core.evaluation.measures import measures_at, precision_recall_curve, reliability, roc_curve, thresholds
-from ebert_core.evaluation.report import TSV_COLUMNS, as_json, to_html, to_tsv, write_report
-from ebert_core.evaluation.results import Evaluation, Row
+from ebert_core.evaluation.report import to_html, write_report
+from ebert_core.evaluation.results import Difference, Evaluation, Interval, OverallRank, Row
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
-VOID = {"meta", "br", "link", "img", "hr", "input"}
+VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
 
 
 def make_row(name, kind="prediction", seed=0, skill=0.5, **changes):
@@ -104,9 +100,9 @@ class Page(html.parser.HTMLParser):
         self.text.append(data)
 
 
-def page_of(*evaluations):
+def page_of(*evaluations, ranks=None):
     manifest = {"created_utc": "2026-01-02T03:04:05Z", "command": ["ebert", "evaluate", "--compare", NASTY]}
-    return to_html(evaluations, manifest)
+    return to_html(evaluations, manifest, ranks)
 
 
 def test_page_is_well_formed_and_accessible():
@@ -139,17 +135,120 @@ def test_names_are_escaped():
     text = page_of(evaluation)
     assert "<script" not in text
     assert "script" not in Page(text).tags
-    assert NASTY in " ".join(Page(text).text)
+    assert NASTY in " ".join(Page(text.replace("<wbr>", "")).text)
 
 
 def test_page_shows_the_figures():
     evaluation = make_evaluation()
-    text = " ".join(" ".join(Page(page_of(evaluation)).text).split())
+    text = words(page_of(evaluation))
     for row in evaluation.rows:
         assert f"{row.measures.auprc:.3f}" in text
         assert f"{row.measures.recall_at_fdr[10]:.3f}" in text
     assert "! seen: trained on K562" in text
     assert "40 bound and 3,960 unbound bins" in text
+
+
+def words(text):
+    """What a reader sees."""
+    return " ".join(" ".join(Page(text.replace("<wbr>", "")).text).split())
+
+
+def test_page_shows_intervals_and_differences(full_evaluation):
+    text = words(page_of(full_evaluation))
+    assert "Below a measure: its 95 % interval, from 1,000 resamples of 249 blocks of 1 Mb (seed 3)." in text
+    for row in full_evaluation.rows:
+        ends = row.intervals["auprc"]
+        assert f"{row.measures.auprc:.3f} {ends.lower:.3f}\u2013{ends.upper:.3f}" in text
+    for each in full_evaluation.differences:
+        signed = [f"{value:+.3f}".replace("-", "\u2212") for value in (each.value, each.interval.lower)]
+        assert f"{signed[0]} {signed[1]} to " in text
+    assert "98.7 %" in text
+    assert "scores lie outside 0 to 1, so they are ranked, not calibrated" in text
+
+
+def test_the_verdict_stands_beside_its_row(full_evaluation):
+    ends = {"accessibility": (0.1, 0.2), "prevalence": (-0.2, -0.1), "state frequency": (-0.1, 0.1)}
+    differences = [Difference("mine.bw", name, "auprc", sum(e) / 2, Interval(*e), 0.5) for name, e in ends.items()]
+    text = words(page_of(dataclasses.replace(full_evaluation, differences=tuple(differences))))
+    for line in (
+        "accessibility +0.150 +0.100 to +0.200 better",
+        "prevalence \u22120.150 \u22120.200 to \u22120.100 worse",
+        "state frequency 0.000 \u22120.100 to +0.100 undecided",
+    ):
+        assert line in text
+    assert "Differences in the other measures" not in text
+
+
+def test_page_breaks_figures_down_by_state(full_evaluation):
+    page = page_of(full_evaluation)
+    text = words(page)
+    for state in full_evaluation.states:
+        total = state.bound + state.unbound
+        assert f"{state.name} {total:,} {state.bound:,} " in text
+        assert f'fill="{state.color}"' in page
+    measured = full_evaluation.rows[0].by_state[9].auprc
+    best = max(full_evaluation.rows[2:], key=lambda row: row.by_state[9].auprc)
+    assert re.search(
+        rf"9_EnhA1 [\d,]+ [\d,]+ \S+ % {measured:.3f} [\d.]+ {best.name} {best.by_state[9].auprc:.3f}", text
+    )
+
+
+def test_page_shows_the_ranks(full_evaluation, final_ranks):
+    page = page_of(full_evaluation, ranks=final_ranks)
+    text = words(page)
+    assert "Overall rank 20 of 43 entries" in text
+    assert "First in 1 of 5 pairs" in text
+    assert "E2F1 in K562 7.5 of 41 0.410 0.620 team of E2F1" in text
+    assert "TAF1 in liver no prediction: counts 0.5" in text
+    assert "published score tables" in text
+    # The top 12, what stands beside the entry, and gaps.
+    shown = re.search(r"entry score (.*?) 43 entries", text)[1]
+    assert shown.count("⋮") == 2
+    assert re.findall(r"team (\d+)", shown) == [str(number) for number in (*range(1, 13), 18, 19, 21, 22)]
+    links = [link for link in Page(page).links if link == "#pair-1"]
+    assert len(links) == 1  # the only evaluated pair of the three
+    assert 'id="pair-1"' in page
+
+
+def test_the_standings_of_a_few_are_whole(final_ranks, full_evaluation):
+    few = (OverallRank("b", 0.1, 1.0, False), OverallRank("predictions", 0.2, 2.0, True))
+    text = words(page_of(full_evaluation, ranks=dataclasses.replace(final_ranks, overall=few, missing=())))
+    assert "⋮" not in text
+    assert "every pair has predictions" in text
+
+
+def test_a_full_page_is_well_formed_and_escaped(full_evaluation, final_ranks):
+    rows = tuple(dataclasses.replace(row, name=f"{row.name}{NASTY}") for row in full_evaluation.rows)
+    locus = full_evaluation.loci[0]
+    loci = tuple(
+        dataclasses.replace(each, tracks={f"{name}{NASTY}": track for name, track in each.tracks.items()})
+        for each in (*full_evaluation.loci, dataclasses.replace(locus, states=None))
+    )
+    nasty = dataclasses.replace(
+        full_evaluation,
+        rows=rows,
+        loci=loci,
+        states=tuple(dataclasses.replace(each, name=f"{each.name}{NASTY}") for each in full_evaluation.states),
+        differences=tuple(
+            dataclasses.replace(each, first=f"{each.first}{NASTY}", second=f"{each.second}{NASTY}")
+            for each in full_evaluation.differences
+        ),
+    )
+    ranks = dataclasses.replace(
+        final_ranks,
+        name=NASTY,
+        source=NASTY,
+        pairs=tuple(dataclasses.replace(each, tf=NASTY, cell=NASTY, best_team=NASTY) for each in final_ranks.pairs),
+        missing=((NASTY, NASTY),),
+        overall=tuple(dataclasses.replace(each, name=NASTY) for each in final_ranks.overall),
+    )
+    text = page_of(nasty, full_evaluation, ranks=ranks)
+    page = Page(text)
+    assert "<script" not in text
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.refs) <= set(page.ids)
+    assert page.tags.count("desc") == 2 * 3 + 10 + 9
+    assert not re.search(r"https?:|url\(|@import|//", text)
 
 
 STREAM = make_row("a", held_out=HeldOut("unknown", "unknown: no"), provenance={"path": "-", "format": "text"})
@@ -202,59 +301,3 @@ def test_report_folder(tmp_path):
         "CTCF"
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report"]
-
-
-def test_json_has_the_documented_keys_and_no_nan(tmp_path):
-    write_report(tmp_path / "report", [make_evaluation()])
-    text = (tmp_path / "report" / "report.json").read_text()
-    content = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} in JSON"))
-    evaluation = content["evaluations"][0]
-    assert set(evaluation) == {
-        "tf", "cell", "chroms", "assembly", "truth", "placement", "missing", "bins", "bins_by_chrom", "rows",
-        "unavailable", "notes", "provenance",
-    }  # fmt: skip
-    assert evaluation["bins"] == {"bound": 40, "unbound": 3960, "ambiguous": 14}
-    row = evaluation["rows"][0]
-    assert set(row) == {
-        "name", "kind", "note", "held_out", "measures", "measures_by_chrom", "missing_bins", "bins_without_known_base",
-        "calibration", "pr_curve", "roc_curve", "provenance",
-    }  # fmt: skip
-    assert set(row["measures"]) == {
-        "num_bins", "num_bound", "prevalence", "auroc", "auprc", "average_precision",
-        "recall_at_5_fdr", "recall_at_10_fdr", "recall_at_25_fdr", "recall_at_50_fdr",
-    }  # fmt: skip
-    assert row["measures_by_chrom"]["chr2"] is None
-    assert sum(each["bins"] for each in row["calibration"]["classes"]) == 4000
-    assert evaluation["rows"][1]["calibration"] is None
-    assert math.isclose(row["measures"]["auprc"], make_row("mine").measures.auprc)
-    assert as_json(make_evaluation())["rows"][2]["held_out"] is None
-
-
-def test_tsv():
-    lines = list(csv.DictReader(to_tsv([make_evaluation()]).splitlines(), delimiter="\t"))
-    assert tuple(lines[0]) == TSV_COLUMNS
-    assert [(line["name"], line["chrom"]) for line in lines] == [
-        (name, chrom) for name in ("mine", "theirs", "prevalence") for chrom in ("all", "chr1", "chr2")
-    ]
-    first, _, empty = lines[:3]
-    assert float(first["auprc"]) == make_row("mine").measures.auprc
-    assert first["held_out"] == "seen"
-    assert float(first["brier"]) > 0
-    assert (empty["auprc"], empty["num_bins"], empty["brier"]) == ("", "", "")
-    one = dataclasses.replace(make_row("x"), by_chrom={"chr1": make_row("x").measures})
-    assert len(to_tsv([make_evaluation([one])]).splitlines()) == 2
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-@pytest.mark.parametrize("dark", [False, True])
-def test_a_browser_finds_nothing_to_complain_of(tmp_path, dark):
-    page = write_report(tmp_path / "report", [make_evaluation(), make_evaluation(tf=NASTY)])
-    done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
-         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=390,844", "--dump-dom",
-         *(["--blink-settings=preferredColorScheme=0"] if dark else []), page.as_uri()],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert "How to read the measures" in done.stdout
-    assert "CONSOLE" not in done.stderr
