@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ebert_cli import options
-from ebert_cli.console import ConsoleReporter, guarded, split_names, stdout
-
-if TYPE_CHECKING:
-    from ebert_core.evaluation.results import Evaluation, Row
+from ebert_cli.console import ConsoleReporter, guarded, split_names
 
 NAME = "evaluate"
-_SHOWN = (
-    ("auprc", "auPRC"), ("auroc", "auROC"), ("recall_at_10_fdr", "recall at\n10 % FDR"),
-    ("recall_at_50_fdr", "recall at\n50 % FDR"),
-)  # fmt: skip
 
 
 @guarded
@@ -27,8 +19,9 @@ def run(
     predictions: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Files to score: bigWig, bedGraph, BED, narrowPeak or tab (chrom, start, end, score); .gz too. "
-            "Default: all in predictions/ that `ebert predict` made.",
+            help="Files to score: bigWig, bedGraph, BED, narrowPeak, tab (chrom, start, end, score), submissions of "
+            "ENCODE-DREAM (F.TF.CELL.tab.gz); .gz too; or folders of them. Default: all in predictions/ that `ebert "
+            "predict` made.",
             show_default=False,
         ),
     ] = None,
@@ -52,13 +45,29 @@ def run(
         typer.Option("--relaxed", help="Relaxed peaks, whose bins are never unbound. Default: those of --peaks."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Truth: label table (chr start stop CELL...; letters U, A, B).")
+        Path | None,
+        typer.Option(
+            "--labels", help="Truth: label table (chr start stop CELL...; letters U, A, B), or a folder of them."
+        ),
     ] = None,
     exclude: Annotated[
         list[Path] | None,
         typer.Option("--exclude", help="With --peaks: BED of regions never used, beside the dataset's."),
     ] = None,
-    motifs: Annotated[Path | None, typer.Option("--motifs", help="MEME file for the motif baseline.")] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions", help="With --peaks or --labels: BED whose intervals the bins tile, as the challenge has it."
+        ),
+    ] = None,
+    challenge: Annotated[
+        str | None,
+        typer.Option(
+            "--challenge", help="final: rank the predictions among the entries of ENCODE-DREAM's final round."
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="With --challenge: what the entry is called.")] = "ebert",
+    motifs: Annotated[Path | None, typer.Option("--motifs", help="MEME file for the motif baselines.")] = None,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,6 +83,17 @@ def run(
             "50 bp), mean or max (of all 200 bp).",
         ),
     ] = "centre",
+    allow_seen: Annotated[
+        bool,
+        typer.Option("--allow-seen", help="Score predictions on what their model was trained on too; marked as seen."),
+    ] = False,
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            "--bootstrap", min=0, help="Resamples of 1-Mb blocks for the 95 % intervals; 0 makes no intervals."
+        ),
+    ] = 1_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resamples.")] = 0,
     missing: Annotated[
         str,
         typer.Option(
@@ -82,7 +102,7 @@ def run(
     ] = "error",
     output: Annotated[
         str,
-        typer.Option("--output", "-o", help="Folder for report.html, report.json and report.tsv; `-` writes none."),
+        typer.Option("--output", "-o", help="Folder for report.html, report.json and tables (.tsv); `-` writes none."),
     ] = "report",
     format_: Annotated[str, typer.Option("--format", help="What is printed: table, tsv or json.")] = "table",
     overwrite: options.OverwriteOption = False,
@@ -91,77 +111,64 @@ def run(
     """Measure predictions against ChIP-seq labels, beside baselines.
 
     Prints auPRC (Davis-Goadrich), auROC and recall at a false discovery rate
-    (FDR) over 200-bp bins every 50 bp, ambiguous ones left out, and writes a
-    report with curves. Each pair of TF and cell type gets its own table.
+    (FDR) over 200-bp bins every 50 bp, ambiguous ones left out, with 95 %
+    intervals, and writes a report with curves and loci. Each pair of TF and
+    cell type gets its own table; of two files, it is said whether the first
+    is better.
     """
+    from ebert_cli import evaluation_tables as tables
     from ebert_core.artifacts import refuse_existing
     from ebert_core.errors import EbertError
-    from ebert_core.evaluation import plan, report
+    from ebert_core.evaluation import plan, report, truth_files
+    from ebert_core.evaluation.challenge import final_round
     from ebert_core.evaluation.evaluate import EvaluationConfig, evaluate
+    from ebert_core.evaluation.scoring import Resampling
 
     if format_ not in ("table", "tsv", "json"):
         raise EbertError(f"unknown format {format_!r}", "use table, tsv or json")
     if output != "-":
         refuse_existing(Path(output), overwrite, kind="report")
+    if challenge not in (None, "final"):
+        raise EbertError(f"unknown challenge {challenge!r}", "known: final, the final round of ENCODE-DREAM")
+    if challenge and (tf or cell or chrom or compare or peaks):
+        raise EbertError(
+            "--challenge settles TFs, cell types and chromosomes itself, from label tables",
+            "leave out --tf, --cell, --chrom, --compare and --peaks",
+        )
     config = EvaluationConfig(
         chroms=tuple(split_names(chrom, "--chrom")),
         placement=placement,  # type: ignore[arg-type]
         missing=missing,  # type: ignore[arg-type]
         with_baselines=baselines,
         motifs_path=motifs,
+        allow_seen=allow_seen,
+        resampling=Resampling(bootstrap, seed) if bootstrap else None,
     )
-    truth_files = plan.TruthFiles(peaks, relaxed, labels, tuple(exclude or ()))
-    opened = plan.open_dataset(dataset, truth_files)
-    pairs = plan.make_plan(predictions or [], compare or [], tf, cell, opened, known_only=not truth_files)
+    truth = truth_files.TruthFiles(peaks, relaxed, labels, tuple(exclude or ()), regions)
+    opened = truth_files.open_dataset(dataset, truth)
     reporter = ConsoleReporter(quiet)
-    evaluations = []
-    for pair, contenders in pairs.items():
-        truth = plan.find_truth(pair, truth_files, pairs, opened)
-        evaluations.append(evaluate(config, truth, contenders, opened, reporter))
-        for note in evaluations[-1].notes:
+    ranks = None
+    if challenge:
+        evaluations, ranks = final_round(name, predictions or [], truth, config, opened, reporter)
+    else:
+        pairs = plan.make_plan(predictions or [], compare or [], tf, cell, opened, known_only=not truth)
+        truth.require_fit(len(pairs))
+        evaluations = []
+        for pair, contenders in pairs.items():
+            labelled = truth_files.find_truth(pair, truth, [each.path for each in contenders], opened)
+            evaluations.append(evaluate(config, labelled, contenders, opened, reporter))
+    for evaluation in evaluations:
+        for note in evaluation.notes:
             reporter.warn(note)
     if format_ == "table":
         for evaluation in evaluations:
-            _show(evaluation)
+            tables.show(evaluation)
+        if ranks:
+            tables.show_ranks(ranks)
+    elif format_ == "tsv":
+        sys.stdout.write(report.to_tsv(evaluations))
     else:
-        sys.stdout.write(report.to_tsv(evaluations) if format_ == "tsv" else report.to_json_text(evaluations))
+        sys.stdout.write(report.to_json_text(evaluations, ranks))
     if output != "-":
-        reporter.log(f"report: {report.write_report(Path(output), evaluations, overwrite=overwrite)}")
-
-
-def _show(evaluation: Evaluation) -> None:
-    """The table of one pair."""
-    bound, unbound = evaluation.total("bound"), evaluation.total("unbound")
-    table = Table(
-        title=f"{evaluation.tf} in {evaluation.cell} on {', '.join(evaluation.chroms)}",
-        caption=f"{bound:,} bound and {unbound:,} unbound bins ({bound / (bound + unbound):.3%} bound), "
-        f"{evaluation.total('ambiguous'):,} ambiguous left out",
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
-    table.add_column("", overflow="fold")
-    for _, heading in _SHOWN:
-        table.add_column(heading, justify="right", no_wrap=True, vertical="top")
-    table.add_column("held out", no_wrap=True)
-    for row in evaluation.rows:
-        values = row.measures.as_dict()
-        table.add_row(
-            row.name,
-            *(f"{values[key]:.3f}" for key, _ in _SHOWN),
-            {"held out": "yes", "seen": "no, seen", "unknown": "unknown"}[row.held_out.status] if row.held_out else "",
-            style="bold" if row.kind == "prediction" else "",
-        )
-    stdout.print(table, soft_wrap=False)
-    lines = [f"{row.name}: {_note(row)}" for row in evaluation.rows if row.kind != "baseline"]
-    lines += [f"{each.name} is not available: {each.reason}" for each in evaluation.unavailable]
-    for line in lines:
-        stdout.print(line, style="dim", markup=False, soft_wrap=False)
-    stdout.print()
-
-
-def _note(row: Row) -> str:
-    return "; ".join(part for part in (row.held_out.text if row.held_out else "", row.note) if part)
+        page = report.write_report(Path(output), evaluations, ranks, overwrite=overwrite)
+        reporter.log(f"report: {page}")

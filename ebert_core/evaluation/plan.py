@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from ebert_core.data.dataset import Dataset
 from ebert_core.epigenome.cell_types import fold
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.evaluation.evaluate import Contender
-from ebert_core.evaluation.truth import Excluded, Truth, truth_from_dataset, truth_from_peaks, truth_from_table
-from ebert_core.genome.assembly import Assembly
-from ebert_core.genome.intervals import Positions, merge
-from ebert_core.io.bed import merged_regions
-from ebert_core.io.bigwig import BigWigReader, is_bigwig
 from ebert_core.io.predictions import find_predictions, read_sidecar
+from ebert_core.io.submissions import submission_name
 
 PREDICTIONS_FOLDER: Final = Path("predictions")
 
 Pair = tuple[str, str]
 Plan = dict[Pair, list[Contender]]
-
-
-@dataclass(frozen=True)
-class TruthFiles:
-    """Truth that is not the dataset's: peak files, or a label table; and regions to leave out with peaks."""
-
-    peaks: Path | None = None
-    relaxed: Path | None = None
-    labels: Path | None = None
-    exclude: tuple[Path, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.peaks and self.labels:
-            raise EbertError("--peaks and --labels were both given", "give one truth")
-        if self.relaxed and not self.peaks:
-            raise EbertError("--relaxed was given without --peaks", "name the conservative peaks with --peaks")
-        if self.exclude and not self.peaks:
-            raise EbertError("--exclude was given without --peaks", "other truths have their bins already")
-
-    def __bool__(self) -> bool:
-        return bool(self.peaks or self.labels)
 
 
 def make_plan(
@@ -59,7 +31,7 @@ def make_plan(
     """Sort prediction files into pairs.
 
     Args:
-        paths: prediction files; none for all in `predictions/` that say what they are.
+        paths: prediction files, or folders of files that say what they are; none for `predictions/`.
         comparisons: `NAME=FILE` or `TF.CELL:NAME=FILE`.
         tf, cell: what files without a sidecar are of; of those with one, only these are taken.
         dataset: to spell names as it does.
@@ -73,13 +45,13 @@ def make_plan(
         tf = _spelt(dataset.resolve_tf, tf, known_only)
         cell = _spelt(dataset.resolve_cell, cell, known_only)
     plan: Plan = {}
-    for path in paths or find_predictions(PREDICTIONS_FOLDER):
-        pair = _pair_of(path, tf, cell)
+    for path in expand(paths or [PREDICTIONS_FOLDER]):
+        pair = pair_of(path, tf, cell)
         if (tf and not _same(pair[0], tf)) or (cell and not _same(pair[1], cell)):
-            if paths:
+            if path in paths:
                 raise InputError(path, f"is of {pair[0]} in {pair[1]}, not of {tf or pair[0]} in {cell or pair[1]}")
             continue
-        plan.setdefault(pair, []).append(Contender(path.name, path))
+        plan.setdefault(_known_as(pair, plan, dataset), []).append(Contender(path.name, path))
     if not plan and tf and cell and comparisons:
         plan[(tf, cell)] = []
     if not plan:
@@ -94,6 +66,30 @@ def make_plan(
     return {pair: _named_apart(contenders) for pair, contenders in plan.items()}
 
 
+def _known_as(pair: Pair, plan: Plan, dataset: Dataset | None) -> Pair:
+    """One spelling per pair: that of the plan, else the dataset's, else the file's."""
+    for known in plan:
+        if _same(known[0], pair[0]) and _same(known[1], pair[1]):
+            return known
+    if dataset is None:
+        return pair
+    tf, cell = _spelt(dataset.resolve_tf, pair[0], False), _spelt(dataset.resolve_cell, pair[1], False)
+    return tf or pair[0], cell or pair[1]
+
+
+def expand(paths: Iterable[Path], also: Callable[[Path], object] = submission_name) -> list[Path]:
+    """The files themselves, and of each folder its predictions: those with a sidecar, and others that `also` takes."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found += [] if path == PREDICTIONS_FOLDER and not path.exists() else [path]
+            continue
+        described = find_predictions(path)
+        beside = {name for each in described for name in (read_sidecar(each) or {"files": ()})["files"]}
+        found += [*described, *(each for each in sorted(path.iterdir()) if also(each) and each.name not in beside)]
+    return found
+
+
 def _spelt(resolve: Callable[[str], str], name: str | None, known_only: bool) -> str | None:
     try:
         return resolve(name) if name else name
@@ -103,10 +99,17 @@ def _spelt(resolve: Callable[[str], str], name: str | None, known_only: bool) ->
         return name
 
 
-def _pair_of(path: Path, tf: str | None, cell: str | None) -> Pair:
+def pair_of(path: Path, tf: str | None = None, cell: str | None = None) -> Pair:
+    """The (TF, cell type) of a file: from its sidecar, or a submission's name, else those given.
+
+    Raises:
+        InputError: the file is not there, or nothing says what it is of.
+    """
     sidecar = read_sidecar(path)
     if sidecar:
         return sidecar["tf"], sidecar["cell"]
+    if path.is_file() and (named := submission_name(path)):
+        return named[1], named[2]
     if not path.exists() and str(path) != "-":
         raise InputError(path, "is not there", "check the path, or make predictions with `ebert predict`")
     if not tf or not cell:
@@ -147,51 +150,3 @@ def _named_apart(contenders: Iterable[Contender]) -> list[Contender]:
         else each
         for each in contenders
     ]
-
-
-def open_dataset(path: Path, truth_files: TruthFiles) -> Dataset | None:
-    """The dataset; None where there is none and the truth comes from elsewhere."""
-    return None if truth_files and not path.exists() else Dataset.open(path)
-
-
-def find_truth(pair: Pair, truth_files: TruthFiles, plan: Plan, dataset: Dataset | None) -> Truth:
-    """The truth of one pair.
-
-    Raises:
-        EbertError: peaks given for several pairs, or no dataset and no bigWig to take chromosome sizes from.
-    """
-    if not truth_files:
-        assert dataset is not None
-        return truth_from_dataset(dataset, *pair)
-    assembly = dataset.assembly if dataset else _assembly_of(plan[pair])
-    if truth_files.labels:
-        return truth_from_table(truth_files.labels, assembly, *pair)
-    assert truth_files.peaks is not None
-    if len(plan) > 1:
-        raise EbertError(f"--peaks are of one pair, the predictions of {len(plan)}", "choose one with --tf and --cell")
-    excluded = _excluded(truth_files, assembly, dataset)
-    return truth_from_peaks(pair, assembly, excluded, truth_files.peaks, truth_files.relaxed)
-
-
-def _excluded(truth_files: TruthFiles, assembly: Assembly, dataset: Dataset | None) -> Excluded:
-    """The regions left out of the bins: those given and the dataset's."""
-    given, _ = merged_regions(truth_files.exclude, assembly)
-
-    def on(chrom: str) -> tuple[Positions, Positions]:
-        parts = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-        parts += [given[chrom]] if chrom in given else []
-        parts += [dataset.excluded(chrom)] if dataset else []
-        return merge(np.concatenate([starts for starts, _ in parts]), np.concatenate([ends for _, ends in parts]))
-
-    return on
-
-
-def _assembly_of(contenders: Iterable[Contender]) -> Assembly:
-    """Chromosome sizes from the first bigWig."""
-    for contender in contenders:
-        if contender.path.is_file() and is_bigwig(contender.path):
-            with BigWigReader(contender.path) as reader:
-                return Assembly.from_sizes(reader.sizes.items())
-    raise EbertError(
-        "the sizes of the chromosomes are not known", "name a dataset with --dataset, or evaluate a bigWig file"
-    )

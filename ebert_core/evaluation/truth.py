@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ebert_core.data.dataset import Dataset
 from ebert_core.errors import EbertError, InputError
 from ebert_core.genome.assembly import Assembly
-from ebert_core.genome.bins import benchmark_bin_starts
+from ebert_core.genome.bins import BenchmarkBins
 from ebert_core.genome.intervals import Positions
 from ebert_core.genome.labels import UNLABELLED, label_bins
 from ebert_core.io.bed import read_peaks
@@ -20,7 +20,6 @@ from ebert_core.io.labels import read_label_table
 from ebert_core.vocabulary import STRIDE_BP
 
 Labels = NDArray[np.uint8]
-Excluded = Callable[[str], tuple[Positions, Positions]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class Truth:
         on: chromosome -> (bin starts, rising; label codes 1 to 3), both of shape (N,).
         files: the files that were read, for the record.
         notes: what a user should know about the reading, a sentence each.
+        bins: the benchmark's bins of the whole assembly, which a submission's rows must be; None where only those of
+            `chroms` are known.
     """
 
     tf: str
@@ -44,7 +45,8 @@ class Truth:
     chroms: tuple[str, ...]
     on: Callable[[str], tuple[Positions, Labels]]
     files: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    bins: BenchmarkBins | None = None
 
 
 def truth_from_dataset(dataset: Dataset, tf: str, cell: str) -> Truth:
@@ -69,38 +71,40 @@ def truth_from_dataset(dataset: Dataset, tf: str, cell: str) -> Truth:
 
     assayed = set(dataset.assayed_chroms(tf, cell))
     chroms = tuple(chrom for chrom in dataset.assembly.chroms if chrom in assayed)
-    return Truth(tf, cell, dataset.assembly, f"labels of dataset {dataset.path}", chroms, on)
+    source = f"labels of dataset {dataset.path}"
+    return Truth(tf, cell, dataset.assembly, source, chroms, on, bins=dataset.benchmark_bins())
 
 
 def truth_from_peaks(
-    pair: tuple[str, str], assembly: Assembly, excluded: Excluded, conservative: Path, relaxed: Path | None = None
+    pair: tuple[str, str], bins: BenchmarkBins, conservative: Path, relaxed: Path | None = None
 ) -> Truth:
     """Labels by the challenge's rule from peak files.
 
     Args:
         pair: (TF, cell type) that the peaks are of.
-        excluded: chromosome -> sorted, disjoint (starts, ends) never used.
+        bins: the bins to label, and the assembly.
         conservative: peaks that make a bin bound.
         relaxed: peaks that keep a bin from being unbound; by default the conservative ones.
     """
+    assembly = bins.assembly
     strong = read_peaks(conservative, assembly)
     weak = read_peaks(relaxed, assembly) if relaxed else strong
 
     def on(chrom: str) -> tuple[Positions, Labels]:
         if chrom not in strong.chroms:
             raise InputError(conservative, f"has no peak on {chrom}", "choose chromosomes that were assayed")
-        starts = benchmark_bin_starts(assembly.length(chrom), excluded(chrom))
+        starts = bins.starts(chrom)
         return starts, label_bins(starts, strong.on(chrom), weak.on(chrom))
 
     files = (conservative, relaxed) if relaxed else (conservative,)
     source = f"peaks {conservative.name}" + (f", relaxed {relaxed.name}" if relaxed else ", also as relaxed peaks")
     notes = (*strong.notes, *(weak.notes if relaxed else ()))
     chroms = tuple(chrom for chrom in assembly.chroms if chrom in strong.chroms)
-    return Truth(*pair, assembly, source, chroms, on, files, notes)
+    return Truth(*pair, assembly, source, chroms, on, files, notes, bins)
 
 
-def truth_from_table(path: Path, assembly: Assembly, tf: str, cell: str) -> Truth:
-    """The labels of one cell type in a label table of the challenge."""
+def truth_from_table(path: Path, assembly: Assembly, tf: str, cell: str, bins: BenchmarkBins | None = None) -> Truth:
+    """The labels of one cell type in a label table of the challenge; `bins` where those of the assembly are known."""
     table = read_label_table(path, assembly, cell)
 
     def on(chrom: str) -> tuple[Positions, Labels]:
@@ -115,4 +119,5 @@ def truth_from_table(path: Path, assembly: Assembly, tf: str, cell: str) -> Trut
             "and were left out",
         )
     chroms = tuple(chrom for chrom in assembly.chroms if chrom in table.chroms)
-    return Truth(tf, cell, assembly, f"label table {path.name}, column {table.cell}", chroms, on, (path,), notes)
+    source = f"label table {path.name}, column {table.cell}"
+    return Truth(tf, cell, assembly, source, chroms, on, (path,), notes, bins)

@@ -351,10 +351,11 @@ def test_a_full_disk_while_the_others_write(road, ebert, small_disk, command, si
         "pretrain": ["--valid-chrom", "chr2", "--steps", 1, "--set", "valid_windows=1", "--set", "encoder.width=32"],
         "finetune": ["--tf", "CTCF", "--steps", 1, "--set", "valid_bp=4000"],
         "predict": ["--tf", "CTCF", "--cell", "HepG2"],
-        "evaluate": ["--missing", "zero", "--format", "json"],
+        "evaluate": ["--missing", "zero", "--format", "json", "--allow-seen"],
     }[command]
     done = ebert(command, "--quiet", *arguments, "--output", disk / "new")
-    assert (done.exit_code, done.stderr.splitlines()[0][: len(FULL) + 7]) == (1, f"error: {FULL}"), done.stderr
+    first = next(line for line in done.stderr.splitlines() if not line.startswith("warning: "))
+    assert (done.exit_code, first[: len(FULL) + 7]) == (1, f"error: {FULL}"), done.stderr
     assert "Traceback" not in done.stderr
     # What a training run had done so far waits for --resume.
     assert {path.name for path in disk.iterdir()} <= {"new.partial"}
@@ -384,14 +385,14 @@ def test_an_index_is_never_put_beside_the_genome(here, ebert):
 
 def test_a_file_that_may_not_be_read(here, ebert, digest_tree, monkeypatch):
     before = digest_tree(here)
-    read_bytes = Path.read_bytes
+    path_open = Path.open
 
-    def refuse(self):
+    def refuse(self, *arguments, **options):
         if self.name == STATES:
             raise PermissionError(13, "Permission denied", str(self))
-        return read_bytes(self)
+        return path_open(self, *arguments, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read whatever the mode
+    monkeypatch.setattr(Path, "open", refuse)  # root may read whatever the mode
     done = ebert(*prepare_with())
     monkeypatch.undo()
     check_error(done, f"{STATES}: may not be read")
@@ -469,7 +470,7 @@ def edit_manifest(folder: Path, **changes: object) -> None:
 PREDICT = ["predict", "--quiet", "--tf", "CTCF", "--cell", "HepG2", "--output", "new"]
 FINETUNE = ["finetune", "--quiet", "--tf", "CTCF", "--output", "new"]
 PRETRAIN = ["pretrain", "--quiet", "--valid-chrom", "chr2", "--output", "new"]
-SCORE = ["evaluate", "--quiet", "--output", "new", "--chrom", "chr2"]
+SCORE = ["evaluate", "--quiet", "--output", "new", "--chrom", "chr2", "--allow-seen"]
 LATER = [
     Later("unknown cell", [*PREDICT, "--cell", "HepG3"], ["unknown cell type 'HepG3'", "did you mean HepG2?"]),
     Later("cell of no track", [*PREDICT, "--cell", "E123"], ["cell type 'E123'", "GM12878, HepG2, MyCell"]),
@@ -531,6 +532,14 @@ LATER = [
     Later("report over the rest", [*SCORE, "--output", ".", "--overwrite"], [". exists and is not a report"]),
     Later("report over a file", [*SCORE, "--output", "dataset/ebert.json", "--overwrite"], ["is not a report"]),
     Later("report over models", [*SCORE, "--output", "models", "--overwrite"], ["models exists and is not a report"]),
+    Later("seen in training", SCORE[:-3],
+          ["CTCF.HepG2.bw is not held out for CTCF in HepG2", "seen: trained on", "--allow-seen"]),
+    Later("unknown challenge", [*SCORE, "--challenge", "first"], ["unknown challenge 'first'", "known: final"]),
+    Later("a challenge of one pair", [*SCORE, "--challenge", "final"], ["--challenge settles TFs, cell types"]),
+    Later("no final pair", ["evaluate", "-q", "--challenge", "final", "-o", "new"],
+          ["no prediction of a pair of the final"]),
+    Later("regions alone", [*SCORE, "--regions", "r.bed"], ["--regions was given without --peaks or --labels"]),
+    Later("few resamples", [*SCORE, "--bootstrap", "5", "--missing", "zero"], ["5 resamples are too few"]),
     Later("bins without a score", SCORE, ["predictions/CTCF.HepG2.bw: has no score for", "--missing zero"]),
     Later("peaks missing", [*SCORE, "--peaks", "p.bed"], ["p.bed: is not there"]),
 ]  # fmt: skip

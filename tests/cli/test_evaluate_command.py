@@ -27,6 +27,7 @@ def folder(tmp_path, toy_dataset, toy_files, monkeypatch):
         rows = zip(starts.tolist(), (scores / 4).tolist(), strict=True)
         (tmp_path / f"{name}.tab").write_text("".join(f"chr2\t{a}\t{a + 200}\t{b:.4f}\n" for a, b in rows))
     shutil.copy(toy_files.chip / "CTCF.HepG2.narrowPeak.gz", tmp_path / "peaks.narrowPeak.gz")
+    (tmp_path / "empty.bed").write_text("")
     return tmp_path
 
 
@@ -54,13 +55,15 @@ def test_table_report_and_streams(folder, toy_dataset):
     assert "best motif hit is not available: no motif file" in " ".join(done.stdout.split())
     assert "report/report.html" in done.stderr
     assert sorted(path.name for path in (folder / "report").iterdir()) == [
-        "ebert.json", "report.html", "report.json", "report.tsv",
+        "ebert.json", "report.html", "report.json", "report.tsv", "states.tsv",
     ]  # fmt: skip
 
     again = run(*common)
     assert again.exit_code == 1
     assert "already exists" in again.stderr
-    assert run(*common, "--overwrite", "--quiet").stderr == ""
+    quiet = run(*common, "--overwrite", "--quiet").stderr.splitlines()
+    assert len(quiet) == 1
+    assert quiet[0].startswith("warning: no confidence intervals: the bound bins lie in 1 of 1 blocks")
 
     tsv = run(*common, "--format", "tsv", "-o", "-")
     assert tsv.stdout == (folder / "report" / "report.tsv").read_text()
@@ -99,6 +102,7 @@ def test_peaks_with_a_dataset_give_the_same_figures(folder, toy_dataset):
         (["--placement", "middle"], "unknown placement 'middle'"),
         (["--missing", "skip"], "unknown treatment of missing scores 'skip'"),
         (["--format", "xml"], "unknown format 'xml'"),
+        (["mine.tab", "--peaks", "empty.bed", "--tf", "CTCF", "--cell", "HepG2", "--dataset", "DATASET"], "empty.bed"),
         (["gone.tab", "--tf", "CTCF", "--cell", "HepG2", "--dataset", "DATASET"], "gone.tab: is not there"),
         (["mine.tab", "--tf", "CTFC", "--cell", "HepG2", "--dataset", "DATASET"], "unknown TF 'CTFC'"),
         (["mine.tab", "--tf", "CTCF", "--cell", "HepG", "--dataset", "DATASET"], "did you mean HepG2"),

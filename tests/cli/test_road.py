@@ -37,7 +37,7 @@ PRETRAIN = [
           global_batch=4, micro_batch=2, valid_windows=4, evaluate_every=10, checkpoint_every=3),
 ]  # fmt: skip
 FINETUNE = [
-    "finetune", *DEVICE, "--hold-out-cell", "HepG2", "--steps", "6",
+    "finetune", *DEVICE, "--hold-out-cell", "HepG2", "--steps", "18",
     *sets(window_bp=1_000, context_bp=200, global_batch=4, micro_batch=2, evaluate_every=3),
 ]  # fmt: skip
 PREDICT = ["predict", *DEVICE]
@@ -111,10 +111,11 @@ def test_each_stop_leaves_its_artifact_where_the_next_one_looks(road: Path) -> N
 
 
 def test_evaluate_ends_the_road(copy_of_road: Path) -> None:
-    result = ran(copy_of_road, "evaluate")
+    result = ran(copy_of_road, "evaluate", "--allow-seen")
     assert "CTCF in HepG2" in result.stdout
+    assert "no, seen" in result.stdout
     assert sorted(path.name for path in (copy_of_road / "report").iterdir()) == [
-        "ebert.json", "report.html", "report.json", "report.tsv",
+        "ebert.json", "report.html", "report.json", "report.tsv", "states.tsv",
     ]  # fmt: skip
     text = (copy_of_road / "report" / "report.html").read_text()
     assert "CTCF" in text
@@ -281,7 +282,7 @@ def test_faults(copy_of_road: Path, digest_tree: Callable[[Path], dict], fault: 
 @pytest.mark.parametrize(
     "arguments",
     [
-        [*PREDICT_CTCF, "--threshold", "2"],
+        [*PREDICT_CTCF, "--threads", "0"],
         ["pretrain", "--steps", "0"],
         ["finetune"],
         ["predict", "--tf", "CTCF"],

@@ -10,13 +10,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ebert_core.artifacts import build_manifest, file_entry
 from ebert_core.errors import EbertError, InputError, UnknownNameError
-from ebert_core.evaluation import evaluate as evaluation_module
-from ebert_core.evaluation import plan
+from ebert_core.evaluation import evaluated_bins, plan, truth_files
 from ebert_core.evaluation.evaluate import Contender, EvaluationConfig, evaluate
 from ebert_core.evaluation.held_out import held_out
+from ebert_core.evaluation.scoring import Resampling
 from ebert_core.evaluation.truth import truth_from_dataset, truth_from_peaks, truth_from_table
 from ebert_core.genome.assembly import Assembly
-from ebert_core.genome.bins import all_bin_starts
+from ebert_core.genome.bins import BenchmarkBins, all_bin_starts
 from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND, UNLABELLED
 from ebert_core.io.bigwig import BigWigWriter
 from ebert_core.io.labels import write_label_table
@@ -52,7 +52,7 @@ def write_bins(path, dataset, chroms=CHROMS, keep=lambda chrom, starts: np.ones(
 
 
 def run(dataset, path, truth=None, contenders=None, **options):
-    config = EvaluationConfig(**{"with_baselines": False, **options})
+    config = EvaluationConfig(**{"with_baselines": False, "allow_seen": True, **options})
     truth = truth or truth_from_dataset(dataset, "CTCF", "HepG2")
     return evaluate(config, truth, contenders or [Contender("mine", path)], dataset)
 
@@ -94,7 +94,7 @@ def test_rows_of_one_table_share_their_bins_and_baselines_come_last(tab, toy_dat
     assert [row.name for row in result.rows][2:] == [
         "prevalence", "accessibility", "state frequency", "accessibility x state", "mean of training cells",
     ]  # fmt: skip
-    assert [each.name for each in result.unavailable] == ["best motif hit"]
+    assert [each.name for each in result.unavailable] == ["best motif hit", "organisers' logistic"]
     assert len({(row.measures.num_bins, row.measures.num_bound) for row in result.rows}) == 1
     assert result.chroms == ("chr2",)
     assert all(row.by_chrom == {"chr2": row.measures} for row in result.rows)
@@ -119,7 +119,7 @@ def test_missing_bins_are_an_error_that_names_the_first(tmp_path, toy_dataset):
 
 
 def test_bins_of_n_only_may_miss_and_count_as_the_lowest(tmp_path, toy_dataset, monkeypatch):
-    monkeypatch.setattr(evaluation_module, "_SEQUENCE_AT_ONCE", 1000)  # the sequence in several pieces
+    monkeypatch.setattr(evaluated_bins, "_SEQUENCE_AT_ONCE", 1000)  # the sequence in several pieces
     sequence = toy_dataset.sequence("chr1")
 
     def keep(chrom, starts):
@@ -185,7 +185,8 @@ def test_arguments_that_cannot_be(tab, toy_dataset):
     with pytest.raises(EbertError, match="unknown treatment"):
         EvaluationConfig(missing="nan")
     other = Assembly.from_sizes([("chr1", 60_000)])
-    truth = truth_from_peaks(("CTCF", "HepG2"), other, lambda _: none(), write_peak(tab.with_name("p.bed")))
+    bins = BenchmarkBins.from_exclusion(other, lambda _: none())
+    truth = truth_from_peaks(("CTCF", "HepG2"), bins, write_peak(tab.with_name("p.bed")))
     with pytest.raises(EbertError, match="is on custom, the truth on custom"):
         run(toy_dataset, tab, truth=truth)
 
@@ -202,7 +203,7 @@ def write_peak(path, text="chr1\t1000\t1300\n"):
 def test_a_chromosome_without_bound_bins(tmp_path, toy_dataset):
     path = write_bins(tmp_path / "mine.tab", toy_dataset)
     peak = write_peak(tmp_path / "p.bed", "chr1\t30000\t30300\nchr2\t1\t4\n")
-    truth = truth_from_peaks(("CTCF", "HepG2"), toy_dataset.assembly, toy_dataset.excluded, peak)
+    truth = truth_from_peaks(("CTCF", "HepG2"), toy_dataset.benchmark_bins(), peak)
     (row,) = run(toy_dataset, path, truth=truth).rows
     assert row.by_chrom["chr2"] is None
     assert row.by_chrom["chr1"].num_bound == row.measures.num_bound > 0
@@ -222,7 +223,7 @@ def test_truth_from_peaks_and_from_a_table_is_the_datasets(tmp_path, toy_files, 
     assert (truth.tf, truth.cell) == ("CTCF", "HepG2")
     peaks = toy_files.chip / "CTCF.HepG2.narrowPeak.gz"
     pair, assembly = ("CTCF", "HepG2"), toy_dataset.assembly
-    from_peaks = truth_from_peaks(pair, assembly, toy_dataset.excluded, peaks)
+    from_peaks = truth_from_peaks(pair, toy_dataset.benchmark_bins(), peaks)
     same_labels(from_peaks, truth)
     table = tmp_path / "CTCF.train.labels.tsv.gz"
     rows = {chrom: labels_of(toy_dataset, chrom) for chrom in CHROMS}
@@ -243,7 +244,7 @@ def test_truth_from_peaks_and_from_a_table_is_the_datasets(tmp_path, toy_files, 
 def test_relaxed_peaks_make_bins_ambiguous(tmp_path, toy_dataset):
     strong = write_peak(tmp_path / "c.bed")
     weak = write_peak(tmp_path / "r.bed", "chr1\t1000\t1300\nchr1\t5000\t5100\n")
-    truth = truth_from_peaks(("X", "Y"), toy_dataset.assembly, toy_dataset.excluded, strong, weak)
+    truth = truth_from_peaks(("X", "Y"), toy_dataset.benchmark_bins(), strong, weak)
     starts, labels = truth.on("chr1")
     by_start = dict(zip(starts.tolist(), labels.tolist(), strict=True))
     assert [by_start[start] for start in (1050, 5000, 7000)] == [BOUND, AMBIGUOUS, UNBOUND]
@@ -259,16 +260,21 @@ def test_truth_that_is_not_there(toy_dataset):
     assert "GM12878, HepG2" in caught.value.hint
 
 
+GM_CHR2 = {"tfs": ["CTCF"], "cells": ["GM12878"], "regions": [["chr2", 0, 9000]]}
+
+
 @pytest.mark.parametrize(
     ("trained", "status", "words"),
     [
         (None, "unknown", "does not say"),
         ({"tfs": ["MAX"], "cells": ["K562"], "regions": [["chr1", 0, 9000]]}, "held out", "not trained on CTCF"),
-        ({"tfs": ["ctcf"], "cells": ["A549"], "regions": [["chr2", 0, 9000]]}, "held out", "neither"),
-        ({"tfs": ["CTCF"], "cells": ["A549"], "regions": [["chr1", 0, 600], ["chr1", 1250, 9000]]}, "held out", ""),
-        ({"tfs": ["CTCF"], "cells": ["A549"], "regions": [["chr1", 0, 601]]}, "seen", "trained on chr1, in other cell"),
-        ({"tfs": ["CTCF"], "cells": ["k562"], "regions": [["chr2", 0, 9000]]}, "seen", "K562, on other chromosomes"),
-        ({"tfs": ["CTCF"], "cells": ["K562"], "regions": [["chr1", 1249, 9000]]}, "seen", "trained on K562, chr1"),
+        (GM_CHR2 | {"tfs": ["ctcf"]}, "held out", "neither the cell type nor the chromosomes"),
+        (GM_CHR2 | {"regions": [["chr1", 0, 601]]}, "seen", "trained on 1 of 2 bins of chr1, in other cell types"),
+        (GM_CHR2 | {"regions": [["chr1", 0, 600], ["chr1", 1250, 9000]]}, "seen", "trained on other parts of chr1"),
+        (GM_CHR2 | {"regions": [["chr1", 1250, 9000]], "window_bp": 1}, "seen", "trained on 1 of 2 bins of chr1"),
+        (GM_CHR2 | {"regions": [["chr1", 1250, 9000]], "window_bp": 451}, "seen", "trained on chr1, in other cell"),
+        (GM_CHR2 | {"cells": ["k-562"]}, "seen", "trained on K562, on other chromosomes"),
+        (GM_CHR2 | {"cells": ["K562"], "regions": [["chr1", 0, 9000]]}, "seen", "trained on K562, chr1"),
     ],
 )
 def test_held_out(trained, status, words):
@@ -277,6 +283,37 @@ def test_held_out(trained, status, words):
     assert verdict.status == status
     assert verdict.text.startswith(status)
     assert words in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "words"),
+    [
+        (None, ""),
+        ({"cells": ["E003"], "regions": [["chr9", 0, 100]]}, ""),
+        ({"cells": ["E003"], "regions": [["chr1", 0, 100]]}, "; pre-training read chr1, without labels"),
+        ({"cells": ["k562"], "regions": []}, "; pre-training read the states of K562, without labels"),
+    ],
+)
+def test_what_pre_training_read_is_said_and_is_no_leak(pretrained, words):
+    sidecar = {"trained_on": GM_CHR2, "pretrained_on": pretrained}
+    verdict = held_out(sidecar, ("CTCF", "K562"), {"chr1": np.array([600, 1050])})
+    assert verdict.status == "held out"
+    assert verdict.text == f"held out: neither the cell type nor the chromosomes were trained on{words}"
+
+
+def test_what_was_seen_is_refused_until_told(tab, toy_dataset):
+    with_sidecar(tab, toy_dataset)
+    words = r"mine is not held out for CTCF in HepG2; seen: trained on chr1, in other cell types"
+    with pytest.raises(EbertError, match=words) as caught:
+        run(toy_dataset, tab, allow_seen=False)
+    assert "--chrom chr2 was not trained on" in caught.value.hint
+    assert "--allow-seen" in caught.value.hint
+    assert run(toy_dataset, tab, allow_seen=False, chroms=("chr2",)).rows[0].held_out.status == "held out"
+    assert run(toy_dataset, tab).rows[0].held_out.status == "seen"
+    with_sidecar(tab, toy_dataset, trained_on={"tfs": ["CTCF"], "cells": ["hepg2"], "regions": [["chr1", 0, 9]]})
+    with pytest.raises(EbertError, match="trained on HepG2, on other chromosomes") as caught:
+        run(toy_dataset, tab, allow_seen=False, chroms=("chr2",))
+    assert caught.value.hint.startswith("--allow-seen")
 
 
 def with_sidecar(path, dataset, **changes):
@@ -303,6 +340,10 @@ def test_what_a_prediction_says_of_itself_is_held_against_the_evaluation(tab, to
     tab.write_text(tab.read_text() + "\n")
     with pytest.raises(InputError, match="the manifest says"):
         run(toy_dataset, tab)
+
+
+def paths_of(made):
+    return [each.path for contenders in made.values() for each in contenders]
 
 
 class TestPlan:
@@ -375,25 +416,124 @@ class TestPlan:
         peaks = toy_files.chip / "CTCF.HepG2.narrowPeak.gz"
         two = plan.make_plan([], [], None, None, None)
         with pytest.raises(EbertError, match="--peaks are of one pair"):
-            plan.find_truth(("CTCF", "HepG2"), plan.TruthFiles(peaks), two, toy_dataset)
+            truth_files.TruthFiles(peaks).require_fit(len(two))
         one = plan.make_plan([], [], "CTCF", None, None)
         with pytest.raises(EbertError, match="sizes of the chromosomes are not known"):
-            plan.find_truth(("CTCF", "HepG2"), plan.TruthFiles(peaks), one, None)
-        files = plan.TruthFiles(peaks, exclude=(toy_files.exclude,))
+            truth_files.find_truth(("CTCF", "HepG2"), truth_files.TruthFiles(peaks), paths_of(one), None)
+        files = truth_files.TruthFiles(peaks, exclude=(toy_files.exclude,))
         expected = truth_from_dataset(toy_dataset, "CTCF", "HepG2")
-        same_labels(plan.find_truth(("CTCF", "HepG2"), files, one, toy_dataset), expected)
+        same_labels(truth_files.find_truth(("CTCF", "HepG2"), files, paths_of(one), toy_dataset), expected)
         bigwig = folder / "x.bw"
         with BigWigWriter(bigwig, toy_dataset.assembly) as writer:
             writer.write_fixed_step("chr2", 75, scores_of(toy_dataset, "chr2")[1], 50, 50)
         alone = plan.make_plan([bigwig], [], "CTCF", "HepG2", None)
-        assert plan.open_dataset(folder / "dataset", files) is None
-        same_labels(plan.find_truth(("CTCF", "HepG2"), files, alone, None), expected)
+        assert truth_files.open_dataset(folder / "dataset", files) is None
+        same_labels(truth_files.find_truth(("CTCF", "HepG2"), files, paths_of(alone), None), expected)
         with pytest.raises(EbertError, match="is not there"):
-            plan.open_dataset(folder / "dataset", plan.TruthFiles())
+            truth_files.open_dataset(folder / "dataset", truth_files.TruthFiles())
 
     @pytest.mark.parametrize(
         "values", [{"peaks": 1, "labels": 1}, {"relaxed": 1}, {"exclude": (1,)}, {"labels": 1, "exclude": (1,)}]
     )
     def test_truths_that_exclude_each_other(self, values):
         with pytest.raises(EbertError, match="given"):
-            plan.TruthFiles(**values)
+            truth_files.TruthFiles(**values)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("intervals")
+    assembly = Assembly.from_sizes([("chr1", 6_000_000), ("chr2", 2_500_000)])
+    rng = np.random.default_rng(4)
+    bins = BenchmarkBins.from_exclusion(assembly, lambda _: none())
+    rows = [(c, int(rng.integers(1000, n - 2000))) for c, n in zip(assembly.chroms, assembly.lengths, strict=True)
+            for _ in range(n // 20_000)]  # fmt: skip
+    peaks = write_peak(folder / "p.bed", "".join(f"{c}\t{start}\t{start + 300}\n" for c, start in rows))
+    truth = truth_from_peaks(("CTCF", "K562"), bins, peaks)
+    contenders = []
+    for name, known in (("good", 0.4), ("poor", 0.1)):
+        path = folder / f"{name}.bw"
+        with BigWigWriter(path, assembly) as writer:
+            for chrom in assembly.chroms:
+                starts, labels = truth.on(chrom)
+                scores = rng.random(len(starts)) * (1 - known) + known * (labels == BOUND)
+                writer.write_fixed_step(chrom, int(starts[0]) + 75, scores.astype(np.float32), 50, 50)
+        contenders.append(Contender(name, path))
+    config = EvaluationConfig(with_baselines=False)
+    return truth, contenders, evaluate(config, truth, contenders)
+
+
+class TestIntervals:
+    """Six Mb, two predictions of which the first knows more, no dataset."""
+
+    def test_they_hold_their_figures(self, compared):
+        _, _, result = compared
+        assert (result.bootstrap.num_blocks, result.bootstrap.replicates) == (9, 1000)
+        for row in result.rows:
+            values = row.measures.as_dict()
+            assert {"auroc", "auprc", "average_precision", "recall_at_10_fdr"} <= set(row.intervals)
+            for key, interval in row.intervals.items():
+                assert interval.lower <= values[key] <= interval.upper
+            assert row.intervals["auprc"].lower < row.intervals["auprc"].upper
+
+    def test_the_better_is_better(self, compared):
+        truth, contenders, result = compared
+        by_measure = {each.measure: each for each in result.differences}
+        assert by_measure["auprc"].verdict == "better"
+        assert by_measure["auprc"].share_above == 1.0
+        first, second = (row.measures.auprc for row in result.rows)
+        assert by_measure["auprc"].value == pytest.approx(first - second)
+        turned = evaluate(EvaluationConfig(with_baselines=False), truth, contenders[::-1])
+        assert {each.measure: each.verdict for each in turned.differences}["auprc"] == "worse"
+
+    def test_equal_files_cannot_be_told_apart(self, compared):
+        truth, contenders, _ = compared
+        twins = [contenders[0], Contender("twin", contenders[0].path)]
+        result = evaluate(EvaluationConfig(with_baselines=False), truth, twins)
+        assert {each.verdict for each in result.differences} == {"undecided"}
+        assert all(each.interval.lower == each.interval.upper == 0 for each in result.differences)
+
+    def test_loci_show_every_labelled_bin(self, compared):
+        truth, _, result = compared
+        assert {locus.kind for locus in result.loci} == {"best hit", "worst miss", "worst false alarm"}
+        for locus in result.loci:
+            starts, _ = truth.on(locus.chrom)
+            inside = starts[(starts + 75 >= locus.start) & (starts + 125 <= locus.end)]
+            assert set(locus.tracks) == {"good", "poor"}
+            for shown, scores in locus.tracks.values():
+                np.testing.assert_array_equal(shown, inside)
+                assert len(scores) == len(shown)
+            assert locus.states is None
+
+    def test_none_without_resamples(self, compared):
+        truth, contenders, _ = compared
+        result = evaluate(EvaluationConfig(with_baselines=False, resampling=None), truth, contenders)
+        assert result.bootstrap is None
+        assert result.differences == ()
+        assert all(row.intervals == {} for row in result.rows)
+        with pytest.raises(EbertError, match="99 resamples are too few"):
+            Resampling(99)
+
+
+def test_states_of_the_evaluated_bins(tab, toy_dataset):
+    result = run(toy_dataset, tab)
+    (row,) = result.rows
+    assert sum(state.bound for state in result.states) == result.total("bound")
+    assert sum(state.unbound for state in result.states) == result.total("unbound")
+    model = dict(enumerate(toy_dataset.state_model.states, start=1))
+    codes, bound = [], []
+    for chrom in CHROMS:
+        starts, labels = labels_of(toy_dataset, chrom)
+        clear = labels != AMBIGUOUS
+        codes.append(toy_dataset.states("HepG2", chrom)[(starts[clear] + 100) // 200])
+        bound.append(labels[clear] == BOUND)
+    codes, bound = np.concatenate(codes), np.concatenate(bound)
+    for state in result.states:
+        here = codes == state.code
+        assert (state.bound, state.unbound) == (int(bound[here].sum()), int((~bound[here]).sum()))
+        if state.code:
+            assert (state.name, state.color) == (model[state.code].label, model[state.code].color)
+        measured = row.by_state[state.code]
+        assert (measured is None) == (state.bound == 0 or state.unbound == 0)
+        if measured:
+            assert (measured.num_bins, measured.num_bound) == (int(here.sum()), state.bound)
