@@ -20,8 +20,8 @@ def run(
         list[Path] | None,
         typer.Argument(
             help="Files to score: bigWig, bedGraph, BED, narrowPeak, tab (chrom, start, end, score), submissions of "
-            "ENCODE-DREAM (F.TF.CELL.tab.gz); .gz too; or folders of them. Default: all in predictions/ that `ebert "
-            "predict` made.",
+            "ENCODE-DREAM (F.TF.CELL.tab.gz); .gz too; `-` reads text from stdin; or folders of submissions or of what "
+            "`ebert predict` made. Default: predictions/.",
             show_default=False,
         ),
     ] = None,
@@ -34,7 +34,9 @@ def run(
     ] = None,
     chrom: Annotated[
         list[str] | None,
-        typer.Option("--chrom", "-c", help="Chromosomes. Default: all with both labels and predictions."),
+        typer.Option(
+            "--chrom", "-c", help="Chromosomes, comma-separated. Default: all with both labels and predictions."
+        ),
     ] = None,
     peaks: Annotated[
         Path | None,
@@ -97,7 +99,9 @@ def run(
     missing: Annotated[
         str,
         typer.Option(
-            "--missing", help="Bins without a score: error, or zero (they count as 0). Bins of N only may always miss."
+            "--missing",
+            help="Bins without a score: error, or zero (they count as 0, or as the lowest score where that is below "
+            "0). Bins of N only may always miss.",
         ),
     ] = "error",
     output: Annotated[

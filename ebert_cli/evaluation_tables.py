@@ -9,7 +9,7 @@ from rich.table import Table
 from ebert_cli.console import stdout
 
 if TYPE_CHECKING:
-    from ebert_core.evaluation.results import ChallengeRanks, Evaluation, Row
+    from ebert_core.evaluation.results import ChallengeRanks, Difference, Evaluation, Row
 
 _SHOWN: Final = (
     ("auprc", "auPRC"), ("auroc", "auROC"), ("recall_at_10_fdr", "recall at\n10 % FDR"),
@@ -55,21 +55,30 @@ def _comparisons(evaluation: Evaluation) -> list[str]:
     files = [row.name for row in evaluation.rows if row.kind != "baseline"]
     baselines = [row for row in evaluation.rows if row.kind == "baseline"]
     best = max(baselines, key=lambda row: row.measures.auprc).name if baselines else None
+    return [
+        _comparison(each)
+        for each in evaluation.differences
+        if each.measure == "auprc" and (each.second in files or each.second == best)
+    ]
+
+
+def _comparison(each: Difference) -> str:
+    if each.value == each.interval.lower == each.interval.upper == 0:
+        return f"{each.first} and {each.second} have the same auPRC, in every resample"
     words = {"better": "is better than", "worse": "is worse than", "undecided": "cannot be told from"}
-    lines = []
-    for each in evaluation.differences:
-        if each.measure == "auprc" and (each.second in files or each.second == best):
-            lines.append(
-                f"{each.first} {words[each.verdict]} {each.second}: auPRC {each.value:+.3f} "
-                f"({each.interval.lower:+.3f} to {each.interval.upper:+.3f}), above it in {each.share_above:.1%} "
-                "of the resamples"
-            )
-    return lines
+    return (
+        f"{each.first} {words[each.verdict]} {each.second}: auPRC {each.value:+.3f} "
+        f"({each.interval.lower:+.3f} to {each.interval.upper:+.3f}), above it in {each.share_above:.1%} "
+        "of the resamples"
+    )
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
     lines = [f"{row.name}: {_note(row)}" for row in evaluation.rows if row.kind != "baseline" and _note(row)]
-    return lines + [f"{each.name} is not available: {each.reason}" for each in evaluation.unavailable]
+    return lines + [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not available: {reason}"
+        for reason, names in evaluation.unavailable_by_reason.items()
+    ]
 
 
 def _note(row: Row) -> str:

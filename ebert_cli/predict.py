@@ -26,7 +26,7 @@ def run(
     chrom: Annotated[
         list[str] | None,
         typer.Option(
-            "--chrom", "-c", help="Chromosomes or regions (chr20:1,000,000-2,000,000). Default: the whole genome."
+            "--chrom", "-c", help="Chromosomes or regions, such as chr20:5000-9000. Default: the whole genome."
         ),
     ] = None,
     regions: Annotated[

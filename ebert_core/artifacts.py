@@ -65,12 +65,13 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 def build_manifest(kind: str, format_version: int, body: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest: kind, format version, version of the program, time (UTC), command line, then `body`."""
+    program = Path(sys.argv[0]).name  # `python -m ebert_cli` leaves __main__.py there
     return {
         "kind": kind,
         "format_version": format_version,
         "ebert_version": __version__,
         "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": ["ebert" if program == "__main__.py" else program, *sys.argv[1:]],
         **body,
     }
 

@@ -289,5 +289,11 @@ def _describe(locus: Locus, first: str, palette: Mapping[int, tuple[str, str]], 
         starts, scores = locus.tracks[lane.name]
         if np.isfinite(scores).any():
             at = int(np.nanargmax(scores))
-            words.append(f"{lane.name} scores highest at {int(starts[at]):,}: {_number(float(scores[at]))}.")
+            top = _number(float(scores[at]))
+            flat = scores[at] == np.nanmin(scores)
+            words.append(
+                f"{lane.name} is {top} throughout."
+                if flat
+                else f"{lane.name} scores highest at {int(starts[at]):,}: {top}."
+            )
     return " ".join(words)

@@ -256,9 +256,10 @@ def _score_file(config: EvaluationConfig, sheet: ScoreSheet, opened: _Opened, da
 
 
 def _missing_note(num_missing: int, num_unknown: int, value: float) -> str:
-    parts = [f"{num_unknown:,} of N only"] if num_unknown else []
-    parts += [f"{num_missing - num_unknown:,} others"] if num_missing > num_unknown else []
-    return f"{num_missing:,} bins without a score count as {value:g} ({', '.join(parts)})"
+    of_them = ""
+    if num_unknown:
+        of_them = f" ({num_unknown:,} of them hold no known base)" if num_missing > num_unknown else ", all of N only"
+    return f"{num_missing:,} bins without a score count as {value:g}{of_them}"
 
 
 def _origin(sidecar: Mapping[str, Any] | None) -> dict[str, Any]:

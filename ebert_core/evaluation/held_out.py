@@ -44,7 +44,7 @@ def held_out(sidecar: Mapping[str, Any] | None, pair: tuple[str, str], bins: Map
     """
     trained = (sidecar or {}).get("trained_on")
     if not trained:
-        return HeldOut("unknown", "unknown: the file does not say what it was trained on")
+        return HeldOut("unknown", "unknown whether held out: the file does not say what it was trained on")
     tf, cell = pair
     if tf.casefold() not in {name.casefold() for name in trained["tfs"]}:
         return HeldOut("held out", f"held out: not trained on {tf}{_pretrained(sidecar, cell, bins)}")

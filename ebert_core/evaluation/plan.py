@@ -51,14 +51,18 @@ def make_plan(
             if path in paths:
                 raise InputError(path, f"is of {pair[0]} in {pair[1]}, not of {tf or pair[0]} in {cell or pair[1]}")
             continue
-        plan.setdefault(_known_as(pair, plan, dataset), []).append(Contender(path.name, path))
+        plan.setdefault(_known_as(pair, plan, dataset), []).append(
+            Contender("stdin" if str(path) == "-" else path.name, path)
+        )
     if not plan and tf and cell and comparisons:
         plan[(tf, cell)] = []
     if not plan:
         wanted = " ".join(name for name in (tf, cell and f"in {cell}") if name)
+        where = ", ".join(str(path) for path in paths) or PREDICTIONS_FOLDER
         raise EbertError(
-            f"no predictions{f' of {wanted}' if wanted else ''} in {PREDICTIONS_FOLDER}",
-            "make some with `ebert predict`, or name files: ebert evaluate FILE --tf TF --cell CELL",
+            f"no predictions{f' of {wanted}' if wanted else ''} in {where}",
+            "of a folder, submissions and what `ebert predict` made are taken; name other files one by one: "
+            "ebert evaluate FILE --tf TF --cell CELL",
         )
     for comparison in comparisons:
         pair, contender = _comparison(comparison, plan)

@@ -230,7 +230,7 @@ def _breakable(name: str) -> markupsafe.Markup:
 
 def _share(fraction: float) -> str:
     """A fraction as percent with three significant digits."""
-    return f"{100 * fraction:.3g}\u00a0%"
+    return f"{100 * fraction:#.3g}".rstrip(".") + "\u00a0%"
 
 
 def _signed(value: float) -> str:

@@ -179,6 +179,14 @@ class Evaluation:
     states: tuple[StateBins, ...] = ()
     loci: tuple[Locus, ...] = ()
 
+    @property
+    def unavailable_by_reason(self) -> dict[str, list[str]]:
+        """Reason -> names of the baselines that could not be had for it, as they come."""
+        found: dict[str, list[str]] = {}
+        for each in self.unavailable:
+            found.setdefault(each.reason, []).append(each.name)
+        return found
+
     def total(self, label: str) -> int:
         """Bins with a label ('bound', 'unbound' or 'ambiguous') over all chromosomes."""
         return sum(counts[label] for counts in self.counts.values())

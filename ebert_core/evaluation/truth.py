@@ -71,7 +71,7 @@ def truth_from_dataset(dataset: Dataset, tf: str, cell: str) -> Truth:
 
     assayed = set(dataset.assayed_chroms(tf, cell))
     chroms = tuple(chrom for chrom in dataset.assembly.chroms if chrom in assayed)
-    source = f"labels of dataset {dataset.path}"
+    source = f"labels of {dataset.path}/"
     return Truth(tf, cell, dataset.assembly, source, chroms, on, bins=dataset.benchmark_bins())
 
 

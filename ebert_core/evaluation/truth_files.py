@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ebert_core.io.predictions import read_sidecar
 from ebert_core.io.submissions import submission_name
 
 Pair = tuple[str, str]
+DATASET_FOLDER: Final = Path("dataset")
 _TABLE = re.compile(r"(?P<tf>[^.]+)\..*labels\.tsv(?:\.gz)?", re.IGNORECASE)
 
 
@@ -72,8 +74,19 @@ class TruthFiles:
 
 
 def open_dataset(path: Path, truth_files: TruthFiles) -> Dataset | None:
-    """The dataset; None where there is none and the truth comes from elsewhere."""
-    return None if truth_files and not path.exists() else Dataset.open(path)
+    """The dataset; None where the truth comes from elsewhere and there is none under the default name.
+
+    Raises:
+        EbertError: it is not there, and needed or asked for by another name.
+    """
+    if path.exists():
+        return Dataset.open(path)
+    if not truth_files:
+        raise EbertError(
+            f"dataset {path} is not there, and no other truth was given",
+            "name a dataset with --dataset (`ebert prepare` makes one), or give the truth with --peaks or --labels",
+        )
+    return None if path == DATASET_FOLDER else Dataset.open(path)
 
 
 def find_truth(pair: Pair, truth_files: TruthFiles, paths: Iterable[Path], dataset: Dataset | None) -> Truth:
@@ -152,5 +165,6 @@ def _assembly_of(paths: Iterable[Path]) -> Assembly:
             return Assembly.built_in("hg19")
     raise EbertError(
         "the sizes of the chromosomes are not known",
-        "name a dataset with --dataset (`ebert prepare --genome` takes a chrom.sizes file too), or evaluate a bigWig",
+        "name a dataset with --dataset (`ebert prepare --genome hg19`, or of a chrom.sizes file, makes one at once), "
+        "or evaluate a bigWig",
     )

@@ -115,10 +115,11 @@ def _from_files(files: list[Path], source: Path) -> tuple[list[ChipExperiment], 
     lonely = sum("conservative" not in kinds for kinds in found.values())
     notes = [f"{source.name}: {lonely} relaxed peak file(s) without a conservative one were left out"] if lonely else []
     both = any("relaxed" in kinds for kinds in found.values())
-    single = sum(set(kinds) == {"conservative"} for kinds in found.values())
+    single = [f"{tf} in {cell}" for (tf, cell), kinds in sorted(found.items()) if set(kinds) == {"conservative"}]
     if both and single:
         notes.append(
-            f"{source.name}: {single} experiment(s) have no relaxed file; their conservative peaks serve as both"
+            f"{source.name}: {len(single)} experiment(s) have no relaxed file; their conservative peaks serve as both "
+            f"({', '.join(single[:6])}{' ...' if len(single) > 6 else ''})"
         )
     return experiments, notes
 

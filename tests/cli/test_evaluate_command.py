@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ebert_cli import evaluation_tables
 from ebert_cli.app import app
+from ebert_core.evaluation.results import Difference, Interval
 from ebert_core.genome.bins import all_bin_starts
 from ebert_core.genome.labels import BOUND
 
@@ -50,9 +52,17 @@ def test_table_report_and_streams(folder, toy_dataset):
     done = run(*common)
     assert done.exit_code == 0, done.output
     assert "CTCF in HepG2 on chr2" in done.stdout
-    for words in ("mine.tab", "other", "prevalence", "state frequency", "auPRC", "10 % FDR", "unknown: the file"):
+    for words in (
+        "mine.tab",
+        "other",
+        "prevalence",
+        "state frequency",
+        "auPRC",
+        "10 % FDR",
+        "unknown whether held out",
+    ):
         assert words in done.stdout
-    assert "best motif hit is not available: no motif file" in " ".join(done.stdout.split())
+    assert "best motif hit, organisers' logistic are not available: no motif file" in " ".join(done.stdout.split())
     assert "report/report.html" in done.stderr
     assert sorted(path.name for path in (folder / "report").iterdir()) == [
         "ebert.json", "report.html", "report.json", "report.tsv", "states.tsv",
@@ -124,3 +134,25 @@ def test_errors_are_one_line_and_a_hint(folder, toy_dataset, arguments, words):
     assert len(lines) == 2
     assert lines[1].startswith("hint: ")
     assert not (folder / "report").exists()
+
+
+def test_text_from_stdin(folder, toy_dataset):
+    pair = ["--tf", "CTCF", "--cell", "HepG2", "--dataset", toy_dataset.path, "--no-baselines"]
+    text = (folder / "mine.tab").read_text()
+    arguments = ["evaluate", "-", *map(str, pair), "--format", "tsv", "-o", "-"]
+    piped = CliRunner().invoke(app, arguments, input=text, catch_exceptions=False)
+    filed = run("mine.tab", *pair, "--format", "tsv", "-o", "-")
+    assert piped.stdout == filed.stdout.replace("mine.tab", "stdin")
+
+
+@pytest.mark.parametrize(
+    ("value", "lower", "upper", "share", "words"),
+    [
+        (0.2, 0.1, 0.3, 1.0, "a is better than b: auPRC +0.200 (+0.100 to +0.300), above it in 100.0%"),
+        (0.1, -0.1, 0.3, 0.7, "a cannot be told from b: auPRC +0.100 (-0.100 to +0.300), above it in 70.0%"),
+        (0.0, 0.0, 0.0, 0.5, "a and b have the same auPRC, in every resample"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_two_files(value, lower, upper, share, words):
+    said = evaluation_tables._comparison(Difference("a", "b", "auprc", value, Interval(lower, upper), share))
+    assert said.removesuffix(" of the resamples") == words

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,6 +77,16 @@ def test_missing_scores_are_gaps(full_evaluation):
     lanes = browser.browser(evaluation, figures.colours(evaluation)).groups[0][2][0].lanes
     assert len(outline(lanes[0].path, browser.LANE_HEIGHT)) == len(scores) - 4
     assert (lanes[1].path, lanes[1].scale) == ("", "0 to 1")
+
+
+def test_a_track_of_one_value_has_no_peak(full_evaluation):
+    first = full_evaluation.loci[0]
+    starts, scores = first.tracks["mine.bw"]
+    locus = dataclasses.replace(first, tracks={"mine.bw": (starts, np.zeros_like(scores))})
+    words = browser._describe(
+        locus, "x", collections.defaultdict(lambda: ("s", "#000000")), [SimpleNamespace(name="mine.bw")]
+    )
+    assert words.endswith("mine.bw is 0 throughout.")
 
 
 @pytest.mark.parametrize(

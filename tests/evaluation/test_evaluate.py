@@ -115,7 +115,7 @@ def test_missing_bins_are_an_error_that_names_the_first(tmp_path, toy_dataset):
     assert "--missing zero" in caught.value.hint
     (row,) = run(toy_dataset, path, missing="zero").rows
     assert (row.missing_bins, row.unknown_bins) == (len(gone), 0)
-    assert row.note == f"{len(gone):,} bins without a score count as 0 ({len(gone):,} others)"
+    assert row.note == f"{len(gone):,} bins without a score count as 0"
 
 
 def test_bins_of_n_only_may_miss_and_count_as_the_lowest(tmp_path, toy_dataset, monkeypatch):
@@ -133,7 +133,7 @@ def test_bins_of_n_only_may_miss_and_count_as_the_lowest(tmp_path, toy_dataset, 
     assert expected > 40
     (row,) = run(toy_dataset, path).rows
     assert (row.missing_bins, row.unknown_bins) == (expected, expected)
-    assert f"({expected} of N only)" in row.note
+    assert row.note.startswith(f"{expected} bins without a score count as 0, all of N only")
     full = run(toy_dataset, write_bins(tmp_path / "full.tab", toy_dataset)).rows[0]
     assert row.measures != full.measures
     truth = truth_from_dataset(toy_dataset, "CTCF", "HepG2")
@@ -146,7 +146,7 @@ def test_missing_scores_of_log_odds_count_as_their_lowest(tmp_path, toy_dataset)
     rows = [f"chr2\t{a}\t{a + 200}\t{b - 9}\n" for a, b in zip(starts.tolist(), scores, strict=True) if a > 2000]
     (tmp_path / "x.bed").write_text("".join(rows))
     (row,) = run(toy_dataset, tmp_path / "x.bed", missing="zero").rows
-    assert f"count as {float(np.float32(min(scores[starts > 2000]) - 9)):g} " in row.note
+    assert f"count as {float(np.float32(min(scores[starts > 2000]) - 9)):g}; " in row.note
     assert row.reliability is None
 
 
@@ -235,7 +235,7 @@ def test_truth_from_peaks_and_from_a_table_is_the_datasets(tmp_path, toy_files, 
     assert found[0].rows[0].measures == found[1].rows[0].measures == found[2].rows[0].measures
     assert list(found[1].provenance["truth"]) == [str(peaks)]
     assert [each.truth for each in found] == [
-        f"labels of dataset {toy_dataset.path}",
+        f"labels of {toy_dataset.path}/",
         "peaks CTCF.HepG2.narrowPeak.gz, also as relaxed peaks",
         "label table CTCF.train.labels.tsv.gz, column HepG2",
     ]
@@ -401,6 +401,7 @@ class TestPlan:
             ((["gone.bed"], [], None, None), "is not there"),
             ((["predictions/MAX.GM12878.bed.gz"], [], "CTCF", None), "is of MAX in GM12878, not of CTCF"),
             (([], [], "REST", None), "no predictions of REST in predictions"),
+            ((["."], [], "CTCF", "HepG2"), r"no predictions of CTCF in HepG2 in \.$"),
             (([], ["stray.bed"], None, None), "is not NAME=FILE"),
             (([], ["=stray.bed"], None, None), "is not NAME=FILE"),
             (([], ["a=stray.bed"], None, None), "belongs to none of the evaluated pairs"),
@@ -427,9 +428,11 @@ class TestPlan:
         with BigWigWriter(bigwig, toy_dataset.assembly) as writer:
             writer.write_fixed_step("chr2", 75, scores_of(toy_dataset, "chr2")[1], 50, 50)
         alone = plan.make_plan([bigwig], [], "CTCF", "HepG2", None)
-        assert truth_files.open_dataset(folder / "dataset", files) is None
+        assert truth_files.open_dataset(truth_files.DATASET_FOLDER, files) is None
+        with pytest.raises(EbertError, match="misspelt is not there"):
+            truth_files.open_dataset(folder / "misspelt", files)
         same_labels(truth_files.find_truth(("CTCF", "HepG2"), files, paths_of(alone), None), expected)
-        with pytest.raises(EbertError, match="is not there"):
+        with pytest.raises(EbertError, match="no other truth was given"):
             truth_files.open_dataset(folder / "dataset", truth_files.TruthFiles())
 
     @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def make_evaluation(rows=None, **changes):
         "counts": {chrom: {"bound": 20, "unbound": 1980, "ambiguous": 7} for chrom in ("chr1", "chr2")},
         "rows": tuple(rows),
         "unavailable": (Unavailable("accessibility", "the dataset has no accessibility of K562"),),
-        "truth": "labels of dataset d",
+        "truth": "labels of d/",
         "placement": ("centre", "the mean"),
         "missing": ("error", "a bin without a score is an error"),
         "notes": ("a note",),
@@ -115,7 +115,7 @@ def test_page_is_well_formed_and_accessible():
     assert "2 pairs of transcription factor and cell type" in text
     assert "2026-01-02 03:04:05 UTC" in text
     assert "accessibility (the dataset has no accessibility of K562)" in text
-    assert "1 % bound" in text
+    assert "1.00 % bound" in text
 
 
 def test_page_needs_no_network_and_no_script():
