@@ -62,6 +62,14 @@ def run(
             "--regions", help="With --peaks or --labels: BED whose intervals the bins tile, as the challenge has it."
         ),
     ] = None,
+    assembly: Annotated[
+        str | None,
+        typer.Option(
+            "--assembly",
+            help="With --peaks or --labels and no dataset: hg19, or a file of chromosome sizes. Default: a bigWig's "
+            "own; hg19 for submissions.",
+        ),
+    ] = None,
     challenge: Annotated[
         str | None,
         typer.Option(
@@ -92,9 +100,12 @@ def run(
     bootstrap: Annotated[
         int,
         typer.Option(
-            "--bootstrap", min=0, help="Resamples of 1-Mb blocks for the 95 % intervals; 0 makes no intervals."
+            "--bootstrap", min=0, help="Resamples of blocks of the genome for the 95 % intervals; 0 makes no intervals."
         ),
     ] = 1_000,
+    block_bp: Annotated[
+        int, typer.Option("--block-bp", min=10_000, help="Length of the blocks, bp; shorter ones for small genomes.")
+    ] = 1_000_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resamples.")] = 0,
     missing: Annotated[
         str,
@@ -146,9 +157,9 @@ def run(
         with_baselines=baselines,
         motifs_path=motifs,
         allow_seen=allow_seen,
-        resampling=Resampling(bootstrap, seed) if bootstrap else None,
+        resampling=Resampling(bootstrap, seed, block_bp=block_bp) if bootstrap else None,
     )
-    truth = truth_files.TruthFiles(peaks, relaxed, labels, tuple(exclude or ()), regions)
+    truth = truth_files.TruthFiles(peaks, relaxed, labels, tuple(exclude or ()), regions, assembly)
     opened = truth_files.open_dataset(dataset, truth)
     reporter = ConsoleReporter(quiet)
     ranks = None

@@ -144,14 +144,21 @@ def evaluate(
         missing=(config.missing, MISSING[config.missing]),
         notes=tuple(dict.fromkeys([*truth.notes, *file_notes, *sheet.notes])),
         provenance={
-            "truth": {str(path): file_entry(path) for path in truth.files},
+            "truth": {**truth.sources, **{str(path): file_entry(path) for path in truth.files}},
             "dataset": str(dataset.path) if dataset else None,
+            "motifs": _motifs_entry(config),
         },
         bootstrap=sheet.bootstrap,
         differences=sheet.differences(),
         states=sheet.states,
         loci=sheet.loci(),
     )
+
+
+def _motifs_entry(config: EvaluationConfig) -> dict[str, Any] | None:
+    if not (config.with_baselines and config.motifs_path and config.motifs_path.is_file()):
+        return None
+    return {"name": config.motifs_path.name, **file_entry(config.motifs_path)}
 
 
 def _check_arguments(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Truth:
         notes: what a user should know about the reading, a sentence each.
         bins: the benchmark's bins of the whole assembly, which a submission's rows must be; None where only those of
             `chroms` are known.
+        sources: of a dataset's labels, the user's files that they were made from: name -> {sha256}.
     """
 
     tf: str
@@ -47,6 +48,7 @@ class Truth:
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     bins: BenchmarkBins | None = None
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def truth_from_dataset(dataset: Dataset, tf: str, cell: str) -> Truth:
@@ -72,7 +74,9 @@ def truth_from_dataset(dataset: Dataset, tf: str, cell: str) -> Truth:
     assayed = set(dataset.assayed_chroms(tf, cell))
     chroms = tuple(chrom for chrom in dataset.assembly.chroms if chrom in assayed)
     source = f"labels of {dataset.path}/"
-    return Truth(tf, cell, dataset.assembly, source, chroms, on, bins=dataset.benchmark_bins())
+    made_from = {each["name"]: {"sha256": each["sha256"]} for each in dataset.manifest["labels"][tf][cell]["sources"]}
+    bins = dataset.benchmark_bins()
+    return Truth(tf, cell, dataset.assembly, source, chroms, on, bins=bins, sources=made_from)
 
 
 def truth_from_peaks(

@@ -14,13 +14,14 @@ from ebert_core.data.dataset import Dataset
 from ebert_core.epigenome.cell_types import fold
 from ebert_core.errors import EbertError, InputError
 from ebert_core.evaluation.truth import Truth, truth_from_dataset, truth_from_peaks, truth_from_table
-from ebert_core.genome.assembly import Assembly
+from ebert_core.genome.assembly import BUILT_IN_ASSEMBLIES, Assembly
 from ebert_core.genome.bins import BenchmarkBins
 from ebert_core.genome.intervals import Positions, merge
 from ebert_core.io.bed import merged_regions, read_bin_regions
 from ebert_core.io.bigwig import BigWigReader, is_bigwig
 from ebert_core.io.labels import label_table_cells
 from ebert_core.io.predictions import read_sidecar
+from ebert_core.io.sizes import read_sizes
 from ebert_core.io.submissions import submission_name
 
 Pair = tuple[str, str]
@@ -37,6 +38,7 @@ class TruthFiles:
         labels: a label table, or a folder of them.
         exclude: regions to leave out of the bins, beside the dataset's; with peaks.
         regions: regions that the bins tile; instead of `exclude`.
+        assembly: `hg19`, or a file of chromosome sizes; for truth without a dataset.
 
     Raises:
         EbertError: two that exclude each other.
@@ -47,6 +49,7 @@ class TruthFiles:
     labels: Path | None = None
     exclude: tuple[Path, ...] = ()
     regions: Path | None = None
+    assembly: str | None = None
 
     def __post_init__(self) -> None:
         if self.peaks and self.labels:
@@ -61,6 +64,9 @@ class TruthFiles:
             raise EbertError(
                 "--regions was given without --peaks or --labels", "the dataset has its own bins (`ebert prepare`)"
             )
+
+        if self.assembly and not self:
+            raise EbertError("--assembly was given without --peaks or --labels", "the dataset has its own assembly")
 
     def __bool__(self) -> bool:
         return bool(self.peaks or self.labels)
@@ -104,7 +110,7 @@ def find_truth(pair: Pair, truth_files: TruthFiles, paths: Iterable[Path], datas
     if not truth_files:
         assert dataset is not None
         return truth_from_dataset(dataset, *pair)
-    assembly = dataset.assembly if dataset else _assembly_of(paths)
+    assembly = _assembly(truth_files, paths, dataset)
     if truth_files.labels:
         bins = dataset.benchmark_bins() if dataset else None
         if truth_files.regions:
@@ -155,6 +161,20 @@ def _table_of(folder: Path, tf: str, cell: str) -> Path:
     return having[0]
 
 
+def _assembly(truth_files: TruthFiles, paths: Iterable[Path], dataset: Dataset | None) -> Assembly:
+    """The dataset's assembly, the one named, or what the predictions tell."""
+    if dataset:
+        if truth_files.assembly:
+            raise EbertError(
+                f"--assembly was given, and the dataset {dataset.path} has its own", "leave out --assembly"
+            )
+        return dataset.assembly
+    named = truth_files.assembly
+    if named is None:
+        return _assembly_of(paths)
+    return Assembly.built_in(named) if named in BUILT_IN_ASSEMBLIES else read_sizes(Path(named))
+
+
 def _assembly_of(paths: Iterable[Path]) -> Assembly:
     """Chromosome sizes: from the first bigWig; hg19 where a prediction says so or is a submission of the challenge."""
     for path in paths:
@@ -165,6 +185,5 @@ def _assembly_of(paths: Iterable[Path]) -> Assembly:
             return Assembly.built_in("hg19")
     raise EbertError(
         "the sizes of the chromosomes are not known",
-        "name a dataset with --dataset (`ebert prepare --genome hg19`, or of a chrom.sizes file, makes one at once), "
-        "or evaluate a bigWig",
+        "name them with --assembly (hg19, or a chrom.sizes file), or a dataset with --dataset",
     )

@@ -132,7 +132,7 @@ def full_evaluation():
         placement=("centre", "the mean"),
         missing=("error", "a bin without a score is an error"),
         notes=("a note",),
-        provenance={"truth": {"p.narrowPeak.gz": {"bytes": 1, "sha256": "ef" * 32}}, "dataset": "d"},
+        provenance={"truth": {"p.narrowPeak.gz": {"bytes": 1, "sha256": "ef" * 32}}, "dataset": "d", "motifs": None},
         bootstrap=BootstrapSettings(1000, 1_000_000, 249, 3, 0.95),
         differences=_differences(rows),
         states=tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -233,7 +234,11 @@ def test_truth_from_peaks_and_from_a_table_is_the_datasets(tmp_path, toy_files, 
     path = write_bins(tmp_path / "mine.tab", toy_dataset)
     found = [run(toy_dataset, path, truth=each) for each in (truth, from_peaks, from_table)]
     assert found[0].rows[0].measures == found[1].rows[0].measures == found[2].rows[0].measures
+    assert list(found[0].provenance["truth"]) == [peaks.name]
     assert list(found[1].provenance["truth"]) == [str(peaks)]
+    assert {each["sha256"] for result in found[:2] for each in result.provenance["truth"].values()} == {
+        file_entry(peaks)["sha256"]
+    }
     assert [each.truth for each in found] == [
         f"labels of {toy_dataset.path}/",
         "peaks CTCF.HepG2.narrowPeak.gz, also as relaxed peaks",
@@ -429,6 +434,14 @@ class TestPlan:
             writer.write_fixed_step("chr2", 75, scores_of(toy_dataset, "chr2")[1], 50, 50)
         alone = plan.make_plan([bigwig], [], "CTCF", "HepG2", None)
         assert truth_files.open_dataset(truth_files.DATASET_FOLDER, files) is None
+        sizes = folder / "toy.sizes"
+        sizes.write_text("".join(f"{c}\t{n}\n" for c, n in zip(*astuple(toy_dataset.assembly), strict=True)))
+        named = truth_files.TruthFiles(peaks, exclude=(toy_files.exclude,), assembly=str(sizes))
+        same_labels(truth_files.find_truth(("CTCF", "HepG2"), named, paths_of(one), None), expected)
+        with pytest.raises(EbertError, match="has its own"):
+            truth_files.find_truth(("CTCF", "HepG2"), named, paths_of(one), toy_dataset)
+        with pytest.raises(EbertError, match="hg18: is not there"):
+            truth_files.find_truth(("CTCF", "HepG2"), truth_files.TruthFiles(peaks, assembly="hg18"), [], None)
         with pytest.raises(EbertError, match="misspelt is not there"):
             truth_files.open_dataset(folder / "misspelt", files)
         same_labels(truth_files.find_truth(("CTCF", "HepG2"), files, paths_of(alone), None), expected)
@@ -436,7 +449,14 @@ class TestPlan:
             truth_files.open_dataset(folder / "dataset", truth_files.TruthFiles())
 
     @pytest.mark.parametrize(
-        "values", [{"peaks": 1, "labels": 1}, {"relaxed": 1}, {"exclude": (1,)}, {"labels": 1, "exclude": (1,)}]
+        "values",
+        [
+            {"peaks": 1, "labels": 1},
+            {"relaxed": 1},
+            {"exclude": (1,)},
+            {"labels": 1, "exclude": (1,)},
+            {"assembly": "hg19"},
+        ],
     )
     def test_truths_that_exclude_each_other(self, values):
         with pytest.raises(EbertError, match="given"):

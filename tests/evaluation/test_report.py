@@ -62,7 +62,7 @@ def make_evaluation(rows=None, **changes):
         "placement": ("centre", "the mean"),
         "missing": ("error", "a bin without a score is an error"),
         "notes": ("a note",),
-        "provenance": {"truth": {"p.bed": {"bytes": 1, "sha256": "ef" * 32}}, "dataset": "d"},
+        "provenance": {"truth": {"p.bed": {"bytes": 1, "sha256": "ef" * 32}}, "dataset": "d", "motifs": None},
     }
     return Evaluation(**{**values, **changes})
 
@@ -260,7 +260,9 @@ STREAM = make_row("a", held_out=HeldOut("unknown", "unknown: no"), provenance={"
         pytest.param(make_evaluation([make_row("a", "baseline")]), id="baselines only"),
         pytest.param(make_evaluation([make_row("a")], unavailable=(), notes=()), id="one file only"),
         pytest.param(make_evaluation([make_row(f"f{i}", seed=i) for i in range(14)]), id="many files"),
-        pytest.param(make_evaluation([STREAM], provenance={"truth": {}, "dataset": None}), id="from a stream"),
+        pytest.param(
+            make_evaluation([STREAM], provenance={"truth": {}, "dataset": None, "motifs": None}), id="from a stream"
+        ),
     ],
 )
 def test_page_of_unusual_tables(evaluation):
