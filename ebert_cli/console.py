@@ -24,9 +24,17 @@ from ebert_core.reporting import Advance, Reporter
 P = ParamSpec("P")
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
+
+class _Console(Console):
+    """Leaves it to `guarded` that the reader of a pipe has gone; rich would exit 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 # Names that users chose are shown as they are: `[x]` is no markup and `:x:` no picture.
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
-stdout = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+stdout = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class _Rate(ProgressColumn):

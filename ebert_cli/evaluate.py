@@ -175,15 +175,18 @@ def run(
     for evaluation in evaluations:
         for note in evaluation.notes:
             reporter.warn(note)
-    if format_ == "table":
-        for evaluation in evaluations:
-            tables.show(evaluation)
-        if ranks:
-            tables.show_ranks(ranks)
-    elif format_ == "tsv":
-        sys.stdout.write(report.to_tsv(evaluations))
-    else:
-        sys.stdout.write(report.to_json_text(evaluations, ranks))
-    if output != "-":
-        page = report.write_report(Path(output), evaluations, ranks, overwrite=overwrite)
-        reporter.log(f"report: {page}")
+    try:
+        if format_ == "table":
+            for evaluation in evaluations:
+                tables.show(evaluation)
+            if ranks:
+                tables.show_ranks(ranks)
+        elif format_ == "tsv":
+            sys.stdout.write(report.to_tsv(evaluations))
+        else:
+            sys.stdout.write(report.to_json_text(evaluations, ranks))
+        sys.stdout.flush()
+    finally:  # `| head` ends the printing, not the work
+        if output != "-":
+            page = report.write_report(Path(output), evaluations, ranks, overwrite=overwrite)
+            reporter.log(f"report: {page}")

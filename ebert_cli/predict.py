@@ -86,6 +86,8 @@ def run(
     tfs = list(dict.fromkeys(split_names(tf)))
     if not tfs:
         raise EbertError("no TF was named", "name one with --tf, for example --tf CTCF")
+    if not cell.strip():
+        raise EbertError("no cell type was named", "name one with --cell, for example --cell HepG2")
     to_stdout = output == "-"
     if to_stdout and len(tfs) > 1:
         raise EbertError(f"one stream cannot hold {len(tfs)} TFs", "ask for one TF, or write to a folder with --output")

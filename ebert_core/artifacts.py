@@ -144,6 +144,26 @@ def refuse_existing(target: Path, overwrite: bool, *, kind: str | None = None) -
         raise OutputExistsError(target)
     if kind is not None and target.exists() and not _may_give_way(target, kind):
         raise EbertError(f"{target} exists and is not a {kind}", "choose another folder with --output")
+    if kind is not None:
+        _require_place(target)
+
+
+def _require_place(target: Path) -> None:
+    """Refuse before hours of work what could not be written after them."""
+    if target.is_symlink() and not target.exists():
+        raise EbertError(
+            f"{target} is a link to {target.readlink()}, which is not there",
+            "remove the link, or choose another folder with --output",
+        )
+    _refuse_blocked(target)
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise EbertError(f"not allowed to write {target}", "choose a folder that you may write to, with --output")
+
+
+def _refuse_blocked(target: Path) -> None:
+    if blocked := next((folder for folder in target.parents if folder.exists() and not folder.is_dir()), None):
+        raise EbertError(f"{blocked} is a file, expected a folder", "choose another folder with --output")
 
 
 def _may_give_way(target: Path, kind: str) -> bool:
@@ -247,8 +267,7 @@ def exclusive_lock(target: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _parents_of(target: Path) -> Iterator[None]:
     """Make the folders above `target`; those that were made and stay empty are removed at the end."""
-    if blocked := next((folder for folder in target.parents if folder.exists() and not folder.is_dir()), None):
-        raise EbertError(f"{blocked} is a file, expected a folder", "choose another folder with --output")
+    _refuse_blocked(target)
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -190,6 +190,20 @@ def test_overwriting_is_for_artifacts_of_the_same_kind(tmp_path):
         assert "--output" in caught.value.hint
 
 
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone" / "report")
+    with pytest.raises(EbertError, match="file is a file, expected a folder"):
+        refuse_existing(tmp_path / "file" / "report", False, kind="report")
+    with pytest.raises(EbertError, match=r"link is a link to .*, which is not there"):
+        refuse_existing(tmp_path / "link", False, kind="report")
+    refuse_existing(tmp_path / "new" / "report", False, kind="report")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write whatever the mode
+    with pytest.raises(EbertError, match=r"not allowed to write .*report") as caught:
+        refuse_existing(tmp_path / "new" / "report", False, kind="report")
+    assert "--output" in caught.value.hint
+
+
 def test_a_file_where_a_folder_should_be(tmp_path):
     (tmp_path / "a").write_text("mine")
     with pytest.raises(EbertError, match="a is a file, expected a folder"), publish_file(tmp_path / "a" / "b" / "c"):

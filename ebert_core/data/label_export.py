@@ -42,6 +42,8 @@ def write_labels(dataset: Dataset, folder: Path, *, overwrite: bool = False, rep
                 f"no chromosome is labelled in all cell types of {table.tf} ({', '.join(table.cells)})",
                 "a table needs a letter for each; prepare datasets of cell types that share chromosomes",
             )
+        if target.is_dir():
+            raise EbertError(f"{target} is a folder, expected a file", "name another folder with --write-labels")
         if target.exists() and not overwrite:
             raise EbertError(
                 f"{target} already exists", "pass --overwrite to replace it, or name another folder with --write-labels"

@@ -209,6 +209,12 @@ class _Grid:
                 labels.claim(cell, chrom, table.path)
                 lay_packed(labels.packed[cell], assembly.offset(chrom) // STRIDE_BP + strides, codes[:, column])
             advance(len(starts))
+        if not laid:
+            raise InputError(
+                table.path,
+                f"has no row that is a bin of the dataset ({self._bins.num_rows():,} bins)",
+                "bins come from --regions, else from the genome and --exclude: is the table of others?",
+            )
         self._tell(table, strangers, self._bins.num_rows(chroms) - laid, list(chroms))
 
     def _is_bin(self, chrom: str) -> NDArray[np.bool_]:

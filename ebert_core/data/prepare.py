@@ -8,6 +8,7 @@ one TF or one chromosome is in memory at a time.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,8 @@ def _check_names(config: PrepareConfig) -> None:
     for option, path in [*given.items(), *(("exclude", path) for path in config.exclude)]:
         if path is not None and not path.exists():
             raise InputError(path, "is not there", f"check the path given to --{option}")
+    if config.write_labels is not None and not config.write_labels.is_dir() and os.path.lexists(config.write_labels):
+        raise InputError(config.write_labels, "is no folder", "name a folder for label tables with --write-labels")
     if config.state_model is not None:
         load_state_model(config.state_model)
 
@@ -168,12 +171,12 @@ def _fill(builder: DatasetBuilder, config: PrepareConfig, target: Path) -> Prepa
 
 def _refuse_other_bins(manifest: dict[str, Any], given: dict[str, tuple[Path, ...]], target: Path) -> None:
     """`EbertError` where an exclusion list or regions are given that the dataset was not made with."""
-    kinds = {"exclude": ("excluded", "exclusion list"), "regions": ("regions", "regions file")}
+    kinds = {"exclude": ("excluded", "an", "exclusion list"), "regions": ("regions", "a", "regions file")}
     for option, paths in given.items():
-        key, name = kinds[option]
+        key, article, name = kinds[option]
         known = {source["sha256"] for source in (manifest[key] or {"sources": ()})["sources"]}
         if paths and known != {sha256_of(path) for path in paths}:
             raise EbertError(
-                f"{target} was made with another {name}" if known else f"{target} was made without a {name}",
+                f"{target} was made with{' another' if known else f'out {article}'} {name}",
                 f"labels depend on it: leave --{option} out, or make the dataset anew with --genome and --overwrite",
             )

@@ -57,6 +57,11 @@ def canonical_cell(name: str, aliases: dict[str, str] | None = None) -> str:
     return _roadmap().get(folded, name)
 
 
+def same_cell(a: str, b: str) -> bool:
+    """Whether two names mean one cell type: K562, k-562 and E123 do."""
+    return fold(canonical_cell(a)) == fold(canonical_cell(b))
+
+
 def resolve_cell(name: str, known: Iterable[str], aliases: dict[str, str] | None = None) -> str:
     """The member of `known` that `name` means.
 

@@ -223,7 +223,7 @@ _BUILDERS: Final[dict[str, Callable[[Setting], tuple[str, Scorer]]]] = {
     "mean of training cells": _mean_of_training_cells,
     "organisers' logistic": _organisers_logistic,
 }
-NUM_BASELINES: Final = len(_BUILDERS)
+BASELINE_NAMES: Final = tuple(_BUILDERS)
 
 
 def _dataset(setting: Setting) -> Dataset:

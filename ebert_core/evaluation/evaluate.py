@@ -14,7 +14,7 @@ from ebert_core.artifacts import file_entry
 from ebert_core.data.dataset import Dataset
 from ebert_core.errors import EbertError, InputError
 from ebert_core.evaluation import measures
-from ebert_core.evaluation.baselines import NUM_BASELINES, Setting, Unavailable, baselines
+from ebert_core.evaluation.baselines import BASELINE_NAMES, Setting, Unavailable, baselines
 from ebert_core.evaluation.evaluated_bins import EvaluatedBins, load_bins, without_bases
 from ebert_core.evaluation.held_out import HeldOut, held_out, refuse_seen
 from ebert_core.evaluation.results import Evaluation, Kind
@@ -120,7 +120,7 @@ def evaluate(
             verdicts = {each.contender.name: each.verdict for each in opened}
             refuse_seen(verdicts, truth.chroms, (truth.tf, truth.cell))
         sheet = ScoreSheet(bins, truth, dataset, config.resampling, subsamples=config.subsamples)
-        tables = len(opened) + (NUM_BASELINES if config.with_baselines else 0)
+        tables = len(opened) + (len(BASELINE_NAMES) if config.with_baselines else 0)
         advance = stack.enter_context(
             reporter.task(f"evaluating {truth.tf} in {truth.cell}", tables * len(bins), "bins")
         )
@@ -144,7 +144,8 @@ def evaluate(
         missing=(config.missing, MISSING[config.missing]),
         notes=tuple(dict.fromkeys([*truth.notes, *file_notes, *sheet.notes])),
         provenance={
-            "truth": {**truth.sources, **{str(path): file_entry(path) for path in truth.files}},
+            # What came through a pipe cannot be read again.
+            "truth": truth.sources | {str(path): file_entry(path) for path in truth.files if path.is_file()},
             "dataset": str(dataset.path) if dataset else None,
             "motifs": _motifs_entry(config),
         },
@@ -174,6 +175,13 @@ def _check_arguments(
     names = [contender.name for contender in contenders]
     if twice := [name for name in names if names.count(name) > 1]:
         raise EbertError(f"two predictions are called {twice[0]!r}", "name them apart: --compare NAME=FILE")
+    if config.with_baselines and (taken := [name for name in names if name in BASELINE_NAMES]):
+        raise EbertError(
+            f"a prediction is called {taken[0]!r}, as a baseline is",
+            "name it otherwise: --compare NAME=FILE; or leave the baselines out: --no-baselines",
+        )
+    if [str(path) for path in (*truth.files, *(each.path for each in contenders))].count("-") > 1:
+        raise EbertError("two files are read from standard input (`-`)", "name all but one of them")
 
 
 def _judged(

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ebert_core.epigenome.cell_types import fold
+from ebert_core.epigenome.cell_types import same_cell
 from ebert_core.errors import EbertError
+from ebert_core.genome.assembly import synonyms
 from ebert_core.genome.intervals import Positions, any_overlap, merge
 from ebert_core.vocabulary import BIN_BP
 
@@ -48,24 +49,29 @@ def held_out(sidecar: Mapping[str, Any] | None, pair: tuple[str, str], bins: Map
     tf, cell = pair
     if tf.casefold() not in {name.casefold() for name in trained["tfs"]}:
         return HeldOut("held out", f"held out: not trained on {tf}{_pretrained(sidecar, cell, bins)}")
-    same_cell = fold(cell) in {fold(name) for name in trained["cells"]}
+    cell_seen = any(same_cell(cell, name) for name in trained["cells"])
     reach = int(trained.get("window_bp", 0))
     regions = {
-        chrom: np.array([(start, end) for name, start, end in trained["regions"] if name == chrom], np.int64)
-        for chrom in bins
+        chrom: np.array([(start, end) for name, start, end in trained["regions"] if name in spellings], np.int64)
+        for chrom, spellings in _spelt(bins).items()
     }
     counts = {chrom: _near(regions[chrom], starts, reach) for chrom, starts in bins.items() if len(regions[chrom])}
-    if not same_cell and not counts:
+    if not cell_seen and not counts:
         text = "held out: neither the cell type nor the chromosomes were trained on"
         return HeldOut("held out", f"{text}{_pretrained(sidecar, cell, bins)}")
     where = ", ".join(_told(chrom, count, len(bins[chrom])) for chrom, count in counts.items())
-    if same_cell and counts:
+    if cell_seen and counts:
         text = f"seen: trained on {cell}, {where}"
-    elif same_cell:
+    elif cell_seen:
         text = f"seen: trained on {cell}, on other chromosomes"
     else:
         text = f"seen: trained on {where}, in other cell types"
-    return HeldOut("seen", text, same_cell, counts)
+    return HeldOut("seen", text, cell_seen, counts)
+
+
+def _spelt(chroms: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Chromosome -> its spellings: a model that was trained on `1` has seen chr1."""
+    return {chrom: (chrom, *synonyms(chrom)) for chrom in chroms}
 
 
 def _near(regions: Positions, starts: Positions, reach: int) -> int:
@@ -83,8 +89,8 @@ def _pretrained(sidecar: Mapping[str, Any] | None, cell: str, bins: Iterable[str
     """What pre-training read of the evaluated chromosomes and cell type: it learns from no labels, but say it."""
     pretrained = (sidecar or {}).get("pretrained_on") or {}
     chroms = {name for name, _, _ in pretrained.get("regions", ())}
-    read = [chrom for chrom in bins if chrom in chroms]
-    if fold(cell) in {fold(name) for name in pretrained.get("cells", ())}:
+    read = [chrom for chrom, spellings in _spelt(bins).items() if not chroms.isdisjoint(spellings)]
+    if any(same_cell(cell, name) for name in pretrained.get("cells", ())):
         read.append(f"the states of {cell}")
     return f"; pre-training read {', '.join(read)}, without labels" if read else ""
 

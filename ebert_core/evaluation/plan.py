@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ebert_core.data.dataset import Dataset
-from ebert_core.epigenome.cell_types import fold
+from ebert_core.epigenome.cell_types import fold, same_cell
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.evaluation.evaluate import Contender
 from ebert_core.io.predictions import find_predictions, read_sidecar
@@ -47,9 +47,13 @@ def make_plan(
     plan: Plan = {}
     for path in expand(paths or [PREDICTIONS_FOLDER]):
         pair = pair_of(path, tf, cell)
-        if (tf and not _same(pair[0], tf)) or (cell and not _same(pair[1], cell)):
+        if not _same(pair, (tf or pair[0], cell or pair[1])):
             if path in paths:
-                raise InputError(path, f"is of {pair[0]} in {pair[1]}, not of {tf or pair[0]} in {cell or pair[1]}")
+                raise InputError(
+                    path,
+                    f"is of {pair[0]} in {pair[1]}, not of {tf or pair[0]} in {cell or pair[1]}",
+                    "leave it out, or leave --tf and --cell out: each pair gets its own table",
+                )
             continue
         plan.setdefault(_known_as(pair, plan, dataset), []).append(
             Contender("stdin" if str(path) == "-" else path.name, path)
@@ -73,7 +77,7 @@ def make_plan(
 def _known_as(pair: Pair, plan: Plan, dataset: Dataset | None) -> Pair:
     """One spelling per pair: that of the plan, else the dataset's, else the file's."""
     for known in plan:
-        if _same(known[0], pair[0]) and _same(known[1], pair[1]):
+        if _same(known, pair):
             return known
     if dataset is None:
         return pair
@@ -121,8 +125,8 @@ def pair_of(path: Path, tf: str | None = None, cell: str | None = None) -> Pair:
     return tf, cell
 
 
-def _same(a: str, b: str) -> bool:
-    return fold(a) == fold(b)
+def _same(a: Pair, b: Pair) -> bool:
+    return fold(a[0]) == fold(b[0]) and same_cell(a[1], b[1])
 
 
 def _comparison(text: str, plan: Plan) -> tuple[Pair, Contender]:
@@ -134,8 +138,10 @@ def _comparison(text: str, plan: Plan) -> tuple[Pair, Contender]:
     if colon and prefix.strip().casefold() in pairs:
         return pairs[prefix.strip().casefold()], Contender(rest.strip(), path, "comparison")
     sidecar = read_sidecar(path)
-    if sidecar and (pair := (sidecar["tf"], sidecar["cell"])) in plan:
-        return pair, Contender(name.strip(), path, "comparison")
+    if sidecar:
+        for pair in plan:
+            if _same(pair, (sidecar["tf"], sidecar["cell"])):
+                return pair, Contender(name.strip(), path, "comparison")
     if len(plan) > 1 or sidecar:
         raise EbertError(
             f"--compare {text!r} belongs to none of the evaluated pairs",

@@ -116,6 +116,10 @@ def find_truth(pair: Pair, truth_files: TruthFiles, paths: Iterable[Path], datas
         if truth_files.regions:
             bins = BenchmarkBins.from_regions(assembly, read_bin_regions(truth_files.regions, assembly)[0])
         table = _table_of(truth_files.labels, *pair) if truth_files.labels.is_dir() else truth_files.labels
+        if (named := _TABLE.fullmatch(table.name)) and fold(named["tf"]) != fold(pair[0]):
+            raise InputError(
+                table, f"is called after {named['tf']}, the predictions are of {pair[0]}", "give the labels of one TF"
+            )
         return truth_from_table(table, assembly, *pair, bins)
     assert truth_files.peaks is not None
     return truth_from_peaks(

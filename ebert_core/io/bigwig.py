@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -72,11 +73,17 @@ class BigWigReader:
 
     def _handle(self) -> Any:
         if self._open is None or self._open[0] != os.getpid():
-            try:
+            with self._damage_told():
                 self._open = os.getpid(), pyBigWig.open(str(self.path))
-            except RuntimeError:
-                raise InputError(self.path, "is a damaged bigWig", "copy or download it again") from None
         return self._open[1]
+
+    @contextlib.contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        """pyBigWig's `RuntimeError`, which names no file, as an `InputError`."""
+        try:
+            yield
+        except RuntimeError:
+            raise InputError(self.path, "is a damaged bigWig", "copy or download it again") from None
 
     def fixed_values(self, chrom: str, start: int, end: int) -> NDArray[np.float32]:
         """The value at every bp of [start, end), float32 of shape (end - start,); NaN where the file has none.
@@ -87,7 +94,8 @@ class BigWigReader:
         self._check_interval(chrom, start, end)
         if start == end:
             return np.empty(0, np.float32)
-        return np.asarray(self._handle().values(chrom, start, end, numpy=True), dtype=np.float32)
+        with self._damage_told():
+            return np.asarray(self._handle().values(chrom, start, end, numpy=True), dtype=np.float32)
 
     def intervals(
         self, chrom: str, start: int = 0, end: int | None = None
@@ -97,7 +105,8 @@ class BigWigReader:
         self._check_interval(chrom, start, end)
         starts, ends, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for lower in range(start, end, _INTERVALS_AT_ONCE_BP):
-            found = self._handle().intervals(chrom, lower, min(lower + _INTERVALS_AT_ONCE_BP, end)) or ()
+            with self._damage_told():
+                found = self._handle().intervals(chrom, lower, min(lower + _INTERVALS_AT_ONCE_BP, end)) or ()
             rows = np.array(found, dtype=np.float64).reshape(-1, 3)
             new = (rows[:, 0] >= lower) | (lower == start)  # an entry across the border was in the last portion
             starts.append(rows[new, 0].astype(np.int64))
@@ -108,7 +117,8 @@ class BigWigReader:
     def has_values(self, chrom: str) -> bool:
         """Whether any bp of a chromosome has a value."""
         self._check_interval(chrom, 0, 0)
-        return bool(self._handle().stats(chrom, 0, self.sizes[chrom], type="coverage")[0])
+        with self._damage_told():
+            return bool(self._handle().stats(chrom, 0, self.sizes[chrom], type="coverage")[0])
 
     def _check_interval(self, chrom: str, start: int, end: int) -> None:
         if chrom not in self.sizes:

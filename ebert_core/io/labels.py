@@ -62,7 +62,8 @@ class LabelTable:
 def label_table_cells(path: Path) -> tuple[str, ...]:
     """The cell types that a label table names in its header; reads no more than that."""
     if not path.is_file():
-        raise InputError(path, "is not there", "check the path of the label table")
+        what = "is no regular file, and a label table is read twice" if path.exists() or str(path) == "-" else ""
+        raise InputError(path, what or "is not there", "name the label table's file")
     fields = _first_line(path).decode("utf-8", "replace").rstrip("\r").split("\t")
     if tuple(fields[: len(HEADER)]) != HEADER or len(fields) == len(HEADER):
         raise InputError(
@@ -71,9 +72,12 @@ def label_table_cells(path: Path) -> tuple[str, ...]:
             "a label table has a header line, tab-separated",
             line=1,
         )
-    if len(set(fields)) < len(fields):
-        raise InputError(path, "names a cell type twice", "keep one column per cell type", line=1)
-    return tuple(fields[len(HEADER) :])
+    cells = fields[len(HEADER) :]
+    if not all(map(str.strip, cells)):
+        raise InputError(path, "has a column without a name", "name its cell type, or remove the column", line=1)
+    if len({_fold(name) or name for name in cells}) < len(cells):
+        raise InputError(path, f"names a cell type twice ({', '.join(cells)})", "keep one column of each", line=1)
+    return tuple(cells)
 
 
 def _first_line(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.artifacts import SIDECAR_SUFFIX, check_file, check_manifest, read_json
+from ebert_core.artifacts import MADE_BY, SIDECAR_SUFFIX, check_file, check_manifest, read_json
 from ebert_core.errors import InputError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.bins import BenchmarkBins
@@ -201,6 +201,12 @@ class _BigWigPredictions(Predictions):
                 values = self._reader.fixed_values(self._names[chrom], begin, end)
                 windows = _highest(values, last - first) if placement == "max" else _means(values, last - first)
                 out[part] = windows[(starts[part] - starts[part][0]) // STRIDE_BP]
+            if (endless := np.isinf(out)).any():
+                raise InputError(
+                    self.path,
+                    f"has an infinite value near {self._names[chrom]}:{starts[int(np.argmax(endless))]:,}",
+                    "scores are finite numbers: leave out values that are none",
+                )
         return out
 
 
@@ -259,10 +265,35 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
     beside = sidecar_path(path)
     if str(path) == "-" or not beside.is_file():
         return None
-    sidecar = check_manifest(read_json(beside), beside, "predictions", PREDICTIONS_FORMAT)
+    sidecar = _checked(read_json(beside), beside)
     if path.name not in sidecar["files"]:
         return None
     check_file(path.parent, path.name, sidecar["files"][path.name], "predictions")
+    return sidecar
+
+
+def _checked(manifest: Any, beside: Path) -> dict[str, Any]:
+    """A sidecar; `InputError` where what is read of it is missing or of another kind."""
+    sidecar = check_manifest(manifest, beside, "predictions", PREDICTIONS_FORMAT)
+    try:
+        named = [sidecar["tf"], sidecar["cell"], sidecar.get("assembly", {}).get("name", "")]
+        sizes = [entry["bytes"] for entry in sidecar["files"].values()]
+        named += [entry["sha256"] for entry in sidecar["files"].values()]
+        for read in (sidecar.get("trained_on") or {}, sidecar.get("pretrained_on") or {}):
+            named += [name for key in ("tfs", "cells") for name in read.get(key, ())]
+            named += [chrom for chrom, _, _ in read.get("regions", ())]
+            sizes += [edge for _, *edges in read.get("regions", ()) for edge in edges]
+            sizes += [read.get("window_bp", 0)]
+        if trained := sidecar.get("trained_on"):
+            _ = trained["tfs"], trained["cells"], trained["regions"]
+        problem = next((f"{each!r} is no text" for each in named if not isinstance(each, str)), "")
+        problem = problem or next((f"{each!r} is no whole number" for each in sizes if not isinstance(each, int)), "")
+    except KeyError as error:
+        problem = f"no {error}"
+    except (AttributeError, TypeError, ValueError) as error:
+        problem = str(error)
+    if problem:
+        raise InputError(beside, f"is damaged ({problem})", f"make it anew with `{MADE_BY['predictions']}`")
     return sidecar
 
 
@@ -272,7 +303,7 @@ def find_predictions(folder: Path) -> list[Path]:
     for beside in sorted(folder.glob(f"*{SIDECAR_SUFFIX}")):
         manifest = read_json(beside)
         if isinstance(manifest, dict) and manifest.get("kind") == "predictions":
-            names = sorted(manifest.get("files", {}))
+            names = sorted(_checked(manifest, beside)["files"])
             for ending in (".bw", ".tab.gz", ".bed.gz", ".narrowPeak"):
                 if match := [name for name in names if name.endswith(ending)]:
                     found.append(folder / match[0])

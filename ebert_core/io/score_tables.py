@@ -195,7 +195,8 @@ def _score_column(table: Table, path: Path) -> tuple[int, str]:
     """(0-based column of the score, its name), told from the file's name and its first row."""
     fields = [table.text(0, column) for column in range(min(int(table.widths[0]), _SIGNAL + 1))]
     if len(fields) < _NAME + 1:
-        hint = "separate the columns with tabs, not spaces" if " " in fields[0] else ""
+        spaced = " " in fields[0]
+        hint = "separate the columns with tabs" + (", not spaces" if spaced else "; a bigWig is called .bw or .bigWig")
         raise table.error(0, f"has {len(fields)} column(s), expected chrom, start, end and a score", hint)
     stranded = len(fields) > _STRAND and fields[_STRAND] in _STRANDS
     if len(fields) > _SIGNAL and stranded and (".narrowpeak" in path.name.casefold() or table.widths[0] == 10):
@@ -240,7 +241,8 @@ def _intervals(table: Table, assembly: Assembly) -> tuple[list[str], NDArray[np.
             f"{names[codes[row]]}:{starts[row]:,}-{ends[row]:,} is no interval on a chromosome of {length:,} bp"
             if length < limit
             else f"{starts[row]:,}-{ends[row]:,} is no interval",
-            f"the assembly is {assembly.name}" + (f", the file looks like {other}" if other else "")
+            f"the assembly is {assembly.name}{f', the file looks like {other}' if other else ''}: "
+            "use predictions on the same one, or mend the row"
             if ends[row] > length
             else "intervals are 0-based and half-open: 0 <= start < end",
         )

@@ -62,6 +62,8 @@ def stream(path: Path) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     if str(path) == "-":
+        if sys.stdin is None:
+            raise InputError(path, "standard input is closed", "pipe the file in, or name it")
         yield sys.stdin.buffer
         return
     if not path.exists():

@@ -90,8 +90,12 @@ class Table:
         """A column of numbers; `InputError` for the first field that is none."""
         values, good = decimals(self.data, self.bounds[:, column, 0], self.bounds[:, column, 1])
         if len(rows := np.flatnonzero(~good)):
+            texts = self.texts(column, rows)
+            # numpy reads 1_0 as 10, as Python does.
+            if (texts.view(np.uint8) == ord("_")).any():
+                self._refuse_no_number(column, name, rows)
             try:
-                values[rows] = self.texts(column, rows).astype(np.float64)
+                values[rows] = texts.astype(np.float64)
             except ValueError:
                 self._refuse_no_number(column, name, rows)
                 raise
@@ -99,12 +103,9 @@ class Table:
 
     def _refuse_no_number(self, column: int, name: str, rows: NDArray[np.int64]) -> None:
         for row in rows.tolist():
-            try:
-                float(self.text(row, column))
-            except ValueError:
-                raise self.error(
-                    row, f"{name} is {self.text(row, column)!r}, expected a number", "mend or remove the row"
-                ) from None
+            text = self.text(row, column)
+            if not _is_number(text):
+                raise self.error(row, f"{name} is {text!r}, expected a number", "mend or remove the row")
 
     def texts(self, column: int, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.bytes_]:
         """A column, or some rows of it, as fixed-width bytes, shape (rows,)."""
@@ -134,6 +135,15 @@ class Table:
             texts = self.texts(column)
             changed[1:] = texts[1:] != texts[:-1]
         return np.flatnonzero(changed)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a field is a number in ASCII; Python also takes 1_0, other scripts' digits and their spaces."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isascii() and "_" not in text
 
 
 def read_table(path: Path, num_columns: int, *, min_columns: int | None = None) -> Table:

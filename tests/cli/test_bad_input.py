@@ -474,6 +474,7 @@ SCORE = ["evaluate", "--quiet", "--output", "new", "--chrom", "chr2", "--allow-s
 LATER = [
     Later("unknown cell", [*PREDICT, "--cell", "HepG3"], ["unknown cell type 'HepG3'", "did you mean HepG2?"]),
     Later("cell of no track", [*PREDICT, "--cell", "E123"], ["cell type 'E123'", "GM12878, HepG2, MyCell"]),
+    Later("empty cell", [*PREDICT, "--cell", "", "--no-states"], ["no cell type was named"]),
     Later("unknown TF", [*PREDICT, "--tf", "CTFC"], ["TF 'CTFC'", "did you mean CTCF?"]),
     Later("no TF", ["predict", "-q", "--tf", ",", "--cell", "HepG2"], ["no TF was named"]),
     Later("unknown chromosome", [*PREDICT, "--chrom", "chr7"], ["unknown chromosome 'chr7'", "did you mean chr"]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +102,18 @@ def test_peaks_with_a_dataset_give_the_same_figures(folder, toy_dataset):
         "-",
     ]
     assert run(*common).stdout == run(*common, "--peaks", "peaks.narrowPeak.gz").stdout
+
+
+@pytest.mark.parametrize("format_", ["table", "tsv"])
+def test_a_reader_that_goes_away_does_not_cost_the_report(folder, toy_dataset, format_):
+    options = ["--tf", "CTCF", "--cell", "HepG2", "--dataset", toy_dataset.path, "--no-baselines", "--quiet"]
+    command = [sys.executable, "-m", "ebert_cli", "evaluate", "mine.tab", *options, "--format", format_]
+    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert process.returncode == 0, told
+    assert [line for line in told.splitlines() if not line.startswith("warning: ")] == []
+    assert (folder / "report" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -407,12 +407,31 @@ def test_tables_that_cannot_be_written(world):
     with pytest.raises(EbertError, match="holds no labels") as caught:
         world.make(write_labels=world.folder / "out")
     assert "--chip" in caught.value.hint
-    world.write("tables/CTCF.a.labels.tsv", table_text([row("chr1", 50, "B")]))
+    world.write("tables/CTCF.a.labels.tsv", table_text([row("chr1", 650, "B")]))
     world.write("tables/CTCF.b.labels.tsv", table_text([row("chr2", 650, "A")], ("A549",)))
     with pytest.raises(EbertError, match=r"no chromosome is labelled in all cell types of CTCF \(A549, K562\)"):
         world.prepare(chip=world.folder / "tables", write_labels=world.folder / "out")
     assert not (world.folder / "out").exists()
     assert Dataset.open(world.output).tfs == ("CTCF",), "the labels were added all the same"
+    world.write("file", "")
+    with pytest.raises(InputError, match="file: is no folder"):
+        world.prepare(write_labels=world.folder / "file")
+
+
+def test_a_table_is_never_written_over_a_folder(world):
+    dataset = world.make(chip=world.chip)
+    (world.folder / "out" / "CTCF.labels.tsv.gz").mkdir(parents=True)
+    with pytest.raises(EbertError, match=r"CTCF\.labels\.tsv\.gz is a folder, expected a file"):
+        write_labels(dataset, world.folder / "out", overwrite=True)
+
+
+def test_a_table_of_other_bins_is_refused(world, digest_tree):
+    dataset = world.make(regions=world.regions)
+    before = digest_tree(world.output)
+    world.write("CTCF.labels.tsv", table_text([row("chr2", 2000, "B")]))
+    with pytest.raises(InputError, match=r"has no row that is a bin of the dataset \(8 bins\)"):
+        world.prepare(chip=world.folder / "CTCF.labels.tsv")
+    assert digest_tree(dataset.path) == before
 
 
 @pytest.mark.real

@@ -12,7 +12,7 @@ from ebert_core.evaluation import challenge
 from ebert_core.evaluation.evaluate import EvaluationConfig
 from ebert_core.evaluation.measures import measure
 from ebert_core.evaluation.ranking import FINAL_PAIRS, rank_entry
-from ebert_core.evaluation.truth_files import TruthFiles
+from ebert_core.evaluation.truth_files import TruthFiles, find_truth
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.bins import BenchmarkBins
 from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND
@@ -164,6 +164,13 @@ def test_label_tables_that_do_not_serve(folder, change, words):
     change(folder / "labels")
     with pytest.raises(InputError, match=words):
         final_round(folder, [path], regions=folder / "regions.bed")
+
+
+def test_a_label_table_of_another_tf(folder):
+    path = write_submission(folder / "entry" / "L.CTCF.PC-3.tab.gz", "CTCF", ROW_ORDER)
+    files = TruthFiles(labels=folder / "labels" / "E2F1.test.labels.tsv.gz", regions=folder / "regions.bed")
+    with pytest.raises(InputError, match="is called after E2F1, the predictions are of CTCF"):
+        find_truth(("CTCF", "PC-3"), files, [path], None)
 
 
 def test_a_submission_needs_the_bins_it_must_have(folder):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +194,29 @@ def test_arguments_that_cannot_be(tab, toy_dataset):
         run(toy_dataset, tab, truth=truth)
 
 
+def test_a_prediction_may_not_be_called_like_a_baseline(tab, toy_dataset):
+    twin = [Contender("prevalence", tab)]
+    with pytest.raises(EbertError, match="a prediction is called 'prevalence', as a baseline is"):
+        run(toy_dataset, tab, contenders=twin, with_baselines=True)
+    assert len(run(toy_dataset, tab, contenders=twin).rows) == 1
+
+
+def test_standard_input_is_read_once(tab, toy_dataset):
+    with pytest.raises(EbertError, match="two files are read from standard input"):
+        run(toy_dataset, tab, contenders=[Contender("a", Path("-")), Contender("b", Path("-"))])
+
+
+def test_peaks_from_a_pipe(tab, toy_dataset, toy_files, monkeypatch):
+    class Standard:
+        buffer = io.BytesIO((toy_files.chip / "CTCF.HepG2.narrowPeak.gz").read_bytes())
+
+    monkeypatch.setattr("sys.stdin", Standard)
+    truth = truth_from_peaks(("CTCF", "HepG2"), toy_dataset.benchmark_bins(), Path("-"))
+    piped = run(toy_dataset, tab, truth)
+    assert piped.provenance["truth"] == {}
+    assert piped.rows[0].measures == run(toy_dataset, tab).rows[0].measures
+
+
 def none():
     return np.empty(0, np.int64), np.empty(0, np.int64)
 
@@ -278,7 +303,9 @@ GM_CHR2 = {"tfs": ["CTCF"], "cells": ["GM12878"], "regions": [["chr2", 0, 9000]]
         (GM_CHR2 | {"regions": [["chr1", 0, 600], ["chr1", 1250, 9000]]}, "seen", "trained on other parts of chr1"),
         (GM_CHR2 | {"regions": [["chr1", 1250, 9000]], "window_bp": 1}, "seen", "trained on 1 of 2 bins of chr1"),
         (GM_CHR2 | {"regions": [["chr1", 1250, 9000]], "window_bp": 451}, "seen", "trained on chr1, in other cell"),
+        (GM_CHR2 | {"regions": [["1", 0, 601]]}, "seen", "trained on 1 of 2 bins of chr1, in other cell types"),
         (GM_CHR2 | {"cells": ["k-562"]}, "seen", "trained on K562, on other chromosomes"),
+        (GM_CHR2 | {"cells": ["E123"]}, "seen", "trained on K562, on other chromosomes"),
         (GM_CHR2 | {"cells": ["K562"], "regions": [["chr1", 0, 9000]]}, "seen", "trained on K562, chr1"),
     ],
 )
@@ -296,6 +323,8 @@ def test_held_out(trained, status, words):
         (None, ""),
         ({"cells": ["E003"], "regions": [["chr9", 0, 100]]}, ""),
         ({"cells": ["E003"], "regions": [["chr1", 0, 100]]}, "; pre-training read chr1, without labels"),
+        ({"cells": ["E003"], "regions": [["1", 0, 100]]}, "; pre-training read chr1, without labels"),
+        ({"cells": ["E123"], "regions": []}, "; pre-training read the states of K562, without labels"),
         ({"cells": ["k562"], "regions": []}, "; pre-training read the states of K562, without labels"),
     ],
 )
@@ -390,6 +419,18 @@ class TestPlan:
         assert alone[("MAX", "GM12878")][1] == ("x: y", str(stray), "comparison")
         nothing_else = self.made([], [f"z={stray}"], "REST", "K562")
         assert nothing_else == {("REST", "K562"): [("z", str(stray), "comparison")]}
+
+    def test_a_comparison_may_spell_its_cell_otherwise(self, folder, toy_dataset):
+        own = folder / "predictions" / "MAX.GM12878.bed.gz"
+        with_sidecar(own, toy_dataset, tf="MAX", cell="E116")
+        made = self.made([folder / "stray.bed"], [f"mine={own}"], "MAX", "GM12878")
+        assert made[("MAX", "GM12878")][1] == ("mine", str(own), "comparison")
+
+    def test_a_folder_without_predictions_is_named(self, folder):
+        (folder / "empty").mkdir()
+        with pytest.raises(EbertError, match="no predictions of CTCF in empty") as caught:
+            self.made([Path("empty")], [], "CTCF", None)
+        assert "name other files one by one" in caught.value.hint
 
     def test_files_of_one_name_are_told_apart(self, folder, toy_dataset):
         (folder / "other").mkdir()

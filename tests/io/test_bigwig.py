@@ -178,6 +178,18 @@ def test_reader_refuses_and_pybigwig_stays_silent(tmp_path, capfd, kind):
     assert capfd.readouterr().err == ""
 
 
+def test_damage_behind_the_header_is_explained(tmp_path):
+    path = write(tmp_path / "x.bw", ("chr10", 0, np.random.default_rng(0).random(1_990), 50, 50))
+    content = bytearray(path.read_bytes())
+    offset = int.from_bytes(content[16:24], "little")  # bbi header: fullDataOffset
+    content[offset + 8 : offset + 48] = bytes(40)
+    path.write_bytes(content)
+    with BigWigReader(path) as reader:
+        for read in (reader.fixed_values, reader.intervals):
+            with pytest.raises(InputError, match=r"x\.bw: is a damaged bigWig"):
+                read("chr10", 0, 1_000)
+
+
 def test_reader_names_chromosome_and_file(tmp_path):
     path = write(tmp_path / "x.bw", ("chr1", 0, [1.0], 50, 50))
     with BigWigReader(path) as reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,8 @@ def test_names_are_forgiving_and_strangers_counted(tmp_path):
         ("chr1\t600\t800\tU\n", "line 1: begins with 'chr1 600 800 U'"),
         ("chr\tstart\tstop\n", "expected chr start stop and the cell types"),
         ("chr\tstart\tstop\tK562\tK562\n", "names a cell type twice"),
+        ("chr\tstart\tstop\tK562\tk-562\n", r"names a cell type twice \(K562, k-562\)"),
+        ("chr\tstart\tstop\t\tK562\n", "line 1: has a column without a name"),
         (HEAD, "has no row on chr1"),
         (HEAD + "chr1\t600\t800\tU\n", r"line 2: has 4 columns, the header has 5"),
         (HEAD + "chr1\t600\t800\tU\tU\nchr1\t700\t800\tU\tU\n", "line 3: chr1:700-800 is no bin"),
@@ -112,6 +115,8 @@ def test_refusals(tmp_path, monkeypatch, text, words, portion_bytes):
 def test_a_missing_file_a_missing_cell_and_a_cut_gzip(tmp_path):
     with pytest.raises(InputError, match="is not there"):
         read_label_table(tmp_path / "no.tsv", ASSEMBLY, "K562")
+    with pytest.raises(InputError, match="-: is no regular file, and a label table is read twice"):
+        read_label_table(Path("-"), ASSEMBLY, "K562")
     path = save(tmp_path, HEAD + "chr1\t600\t800\tU\tB\n")
     with pytest.raises(InputError, match="has no cell type 'K526'") as caught:
         read_label_table(path, ASSEMBLY, "K526")

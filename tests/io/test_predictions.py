@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyBigWig
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -270,9 +271,66 @@ def test_sidecar_of_another_version_or_kind(tmp_path, changes, words):
         read_sidecar(make_predictions(tmp_path, **changes))
 
 
+TRAINED = {"tfs": ["CTCF"], "cells": ["K562"], "regions": [["chr1", 0, 9]], "window_bp": 9}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tf": 5}, "5 is no text"),
+        ({"cell": None}, "None is no text"),
+        ({"assembly": "hg19"}, "'str' object"),
+        ({"files": None}, "'NoneType' object"),
+        ({"files": {"CTCF.K562.bed.gz": {}}}, "no 'bytes'"),
+        ({"files": {"CTCF.K562.bed.gz": {"bytes": "9", "sha256": ""}}}, "'9' is no whole number"),
+        ({"trained_on": 5}, "'int' object"),
+        ({"trained_on": {"tfs": ["CTCF"]}}, "no 'cells'"),
+        ({"trained_on": TRAINED | {"cells": [None]}}, "None is no text"),
+        ({"trained_on": TRAINED | {"regions": [["chr1", 0]]}}, "not enough values"),
+        ({"trained_on": TRAINED | {"regions": [["chr1", 0, "9"]]}}, "'9' is no whole number"),
+        ({"trained_on": TRAINED | {"window_bp": None}}, "None is no whole number"),
+        ({"pretrained_on": {"cells": [], "regions": [5]}}, "int object"),
+    ],
+)
+def test_a_damaged_sidecar_is_explained(tmp_path, changes, words):
+    path = make_predictions(tmp_path, **changes)
+    for read in (lambda: read_sidecar(path), lambda: find_predictions(tmp_path)):
+        with pytest.raises(InputError, match=words) as caught:
+            read()
+        assert caught.value.message.startswith(f"{sidecar_path(path)}: is damaged (")
+        assert "`ebert predict`" in caught.value.hint
+
+
+def test_a_sidecar_without_a_name(tmp_path):
+    path = make_predictions(tmp_path)
+    manifest = json.loads(sidecar_path(path).read_text())
+    del manifest["tf"]
+    sidecar_path(path).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"is damaged \(no 'tf'\)"):
+        read_sidecar(path)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_values_of_a_bigwig_are_refused(tmp_path, value):
+    with pyBigWig.open(str(tmp_path / "x.bw"), "w") as handle:
+        handle.addHeader([("chr1", LENGTH)])
+        handle.addEntries("chr1", 0, values=np.float32([0.5] * 20 + [value] + [0.5] * 20), span=50, step=50)
+    with pytest.raises(InputError, match="has an infinite value near chr1:") as caught:
+        scores(tmp_path / "x.bw", placement="mean")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["chr1,0,200,1\n", "chr1\t0\t200\n", "chr1 0 200 1\n"])
+def test_a_file_without_a_score_column_says_what_to_do(tmp_path, text):
+    with pytest.raises(InputError, match="expected chrom, start, end and a score") as caught:
+        scores(save(tmp_path / "x.tab", text))
+    assert caught.value.hint.startswith("separate the columns with tabs")
+
+
 def test_find_predictions(tmp_path):
     second = make_predictions(tmp_path, "MAX.K562")
-    first = make_predictions(tmp_path, "CTCF.K562", files={"CTCF.K562.narrowPeak": {}, "CTCF.K562.bw": {}})
+    entry = {"bytes": 1, "sha256": ""}
+    first = make_predictions(tmp_path, "CTCF.K562", files={"CTCF.K562.narrowPeak": entry, "CTCF.K562.bw": entry})
     save(tmp_path / "stray.bed", "")
     (tmp_path / "x.ebert.json").write_text('{"kind": "model"}')
     assert find_predictions(tmp_path) == [first.with_name("CTCF.K562.bw"), second]

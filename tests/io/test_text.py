@@ -121,7 +121,7 @@ def test_the_longest_numbers(number):
     assert parsed(f"chr1\t{number}\t9\n".encode()).integers(1, "start").tolist() == [int(number)]
 
 
-@pytest.mark.parametrize("text", ["", "x", "1,5"])
+@pytest.mark.parametrize("text", ["", "x", "1,5", "1_0", "0.5\N{NO-BREAK SPACE}", "\N{ARABIC-INDIC DIGIT FIVE}"])
 def test_a_field_that_is_no_number_is_refused(text):
     with pytest.raises(InputError, match=r"line 2: score is .* expected a number"):
         parsed(f"chr1\t1.5\t9\nchr1\t{text}\t9\n".encode()).floats(1, "score")
@@ -207,6 +207,12 @@ def test_standard_input(monkeypatch):
 
     monkeypatch.setattr("sys.stdin", Standard)
     assert values(read_table(Path("-"), 2)) == [["chr1", "5"], ["chr2", "7"]]
+
+
+def test_standard_input_may_be_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="standard input is closed"):
+        read_bytes(Path("-"))
 
 
 def test_an_unreadable_file_is_explained(tmp_path, monkeypatch):
