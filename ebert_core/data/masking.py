@@ -1,102 +1,95 @@
-"""Masking: what the language model must fill in.
+"""Masking: which places of a window are hidden, the same number in every window.
 
-Bases are hidden by whole tokens, in runs, before the encoder's stem sees them: a hidden base cannot be read off a
-neighbouring token's motif detectors. States are hidden by whole 200-bp bins, in runs, independently of the bases.
+Places are hidden in runs: tokens of bases, and 200-bp bins of states, independently of each other. A window is taken as
+a circle for it. As many gaps as hidden places are drawn, each zero with probability 1 - 1 / mean length (the run goes
+on), else exponential; scaled to the places that stay visible they lay the runs around the circle, which is then turned
+by a random angle. So the count is exact, run lengths are geometric, and every place is hidden equally often, edges
+included. Runs that touch are one; a run across the window's end is two.
 
-Legend: B windows, W window_bp, L tokens, M state bins of a window.
+Written in what NumPy arrays and PyTorch tensors share, and in integers: equal places on every device.
+
+Legend: B windows, L places of a window, K hidden places.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.config import MaskingConfig
-from ebert_core.data.windows import Batch
-from ebert_core.vocabulary import BASE_MASKED, STATE_UNKNOWN
+from ebert_core.data.randomness import below
+
+# A gap is looked up by 12 random bits, so a 64-bit word serves five.
+_GAP_BITS: Final = 12
+_GAPS_PER_WORD: Final = 64 // _GAP_BITS
+_GAP_UNIT: Final = 4_096
+# Fixed point of the scale: 23 bits are left for the places of a window, and the error shifts one place in 10^6.
+_SCALE_BITS: Final = 40
+
+IGNORED: Final = -100
+"""The target of what cannot be learned: a base that is N, a state that is unknown. PyTorch's own default."""
 
 
-@dataclass(frozen=True)
-class MaskedBatch:
-    """What the model sees, and what it must say.
+def hidden_count(rate: float, length: int) -> int:
+    """Places to hide of `length`: the rate's share, rounded half up; at least one where the rate is above zero."""
+    return 0 if rate <= 0 else max(1, int(rate * length + 0.5))
 
-    Attributes:
-        bases: uint8 (B, W), hidden bases replaced by the mask code.
-        states: uint8 (B, M), hidden states replaced by the mask code, or all unknown where states were dropped.
-        base_mask: bool (B, L), tokens to predict.
-        state_mask: bool (B, M), bins whose state is to be predicted: the hidden ones, and all of a window whose states
-            were dropped (so the model learns what DNA alone says of the state); never where the truth is unknown.
-        base_targets: uint8 (B, W), the true bases.
-        state_targets: uint8 (B, M), the true states.
+
+def gap_table(mean_length: float) -> NDArray[np.int64]:
+    """Gaps before a hidden place, to be looked up by 12 random bits: int64 (4096,), only their ratios matter.
+
+    Zero in a share 1 - 1 / mean_length of the table; the rest are quantiles of the exponential distribution.
     """
-
-    bases: NDArray[np.uint8]
-    states: NDArray[np.uint8]
-    base_mask: NDArray[np.bool_]
-    state_mask: NDArray[np.bool_]
-    base_targets: NDArray[np.uint8]
-    state_targets: NDArray[np.uint8]
-
-
-def random_spans(
-    rng: np.random.Generator, shape: tuple[int, int], rate: float, mean_length: float
-) -> NDArray[np.bool_]:
-    """A mask of geometric runs that covers the share `rate` of each row, in expectation away from the row's start.
-
-    Runs begin independently at every place, also before the row, so no place is favoured.
-    """
-    rows, length = shape
-    if rate <= 0:
-        return np.zeros(shape, dtype=bool)
-    lead = int(np.ceil(4 * mean_length))
-    row, begin = np.nonzero(rng.random((rows, lead + length)) < _begin_rate(rate, mean_length))
-    end = np.minimum(begin + rng.geometric(1 / mean_length, size=len(begin)), lead + length)
-    depth = np.zeros((rows, lead + length + 1), dtype=np.int32)
-    np.add.at(depth, (row, begin), 1)
-    np.add.at(depth, (row, end), -1)
-    return np.cumsum(depth, axis=1)[:, lead : lead + length] > 0
+    size = 1 << _GAP_BITS
+    positive = max(1, round(size / mean_length))
+    quantiles = -np.log1p(-(np.arange(positive) + 0.5) / positive)
+    table = np.zeros(size, dtype=np.int64)
+    table[size - positive :] = np.maximum(1, np.rint(quantiles * _GAP_UNIT))
+    return table
 
 
-@functools.cache
-def _begin_rate(rate: float, mean_length: float) -> float:
-    """Probability q that a run begins at a place, so that the share `rate` is covered.
-
-    A place is free if no run that began k places before is longer than k: prod_k (1 - q P(length > k)) = 1 - rate, with
-    P(length > k) = (1 - 1 / mean)^k for geometric lengths; solved by bisection.
-    """
-    longer = (1 - 1 / mean_length) ** np.arange(int(np.ceil(40 * mean_length)))
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.log1p(-middle * longer).sum() > np.log1p(-rate) else (low, middle)
-    return high
-
-
-def mask_batch(
-    rng: np.random.Generator, batch: Batch, config: MaskingConfig, token_bp: int, num_states: int
-) -> MaskedBatch:
-    """Hide bases and states of a batch.
+class HiddenRuns:
+    """Draws the hidden places of windows of one length.
 
     Args:
-        rng: the step's random numbers.
-        batch: true bases and states.
-        token_bp: bases per token.
-        num_states: states of the state model; the mask's code is num_states + 1.
+        rate: share of the places to hide.
+        mean_length: of a run, places; 1 or more.
+        length: L.
+        convert: NumPy array -> array of the kind that `places` is given, on its device.
+
+    Attributes:
+        count: K, `hidden_count(rate, length)`.
+        num_words: random words that one window needs.
     """
-    rows, window_bp = batch.bases.shape
-    base_mask = random_spans(rng, (rows, window_bp // token_bp), config.dna_rate, config.dna_span_tokens)
-    state_mask = random_spans(rng, batch.states.shape, config.state_rate, config.state_span_bins)
-    dropped = np.asarray(rng.random(rows) < config.state_dropout)
-    state_mask = (state_mask | dropped[:, None]) & (batch.states != STATE_UNKNOWN)
-    states = np.where(state_mask, np.uint8(num_states + 1), batch.states)
-    return MaskedBatch(
-        bases=np.where(np.repeat(base_mask, token_bp, axis=1), np.uint8(BASE_MASKED), batch.bases),
-        states=np.where(dropped[:, None], np.uint8(STATE_UNKNOWN), states),
-        base_mask=base_mask,
-        state_mask=state_mask,
-        base_targets=batch.bases,
-        state_targets=batch.states,
-    )
+
+    def __init__(
+        self, rate: float, mean_length: float, length: int, convert: Callable[[NDArray[np.int64]], Any] = np.asarray
+    ) -> None:
+        self.count = hidden_count(rate, length)
+        self.num_words = -(-self.count // _GAPS_PER_WORD)
+        self._length = length
+        self._table = convert(gap_table(mean_length))
+        self._shifts = convert(np.arange(_GAPS_PER_WORD, dtype=np.int64) * _GAP_BITS)
+        self._order = convert(np.arange(self.count, dtype=np.int64))
+
+    def places(self, words: Any, turn: Any) -> Any:
+        """Hidden places of each window.
+
+        Args:
+            words: random int64 (B, num_words).
+            turn: random numbers of 32 bits, int64 (B, 1).
+
+        Returns:
+            int64 (B, K), distinct within a row, in their order around the circle.
+        """
+        if self.count == 0:
+            return words[:, :0]
+        draws = (words[:, :, None] >> self._shifts) & ((1 << _GAP_BITS) - 1)
+        reached = self._table.take(draws.reshape(len(words), -1)[:, : self.count]).cumsum(1)
+        # The scale is rounded up, so that the last hidden place has all visible ones before it; it is one division per
+        # window. Without any gap all hidden places are one run: nothing is scaled, so any divisor will do.
+        scale = -((-((self._length - self.count) << _SCALE_BITS)) // reached[:, -1:].clip(min=1))
+        places = ((reached * scale) >> _SCALE_BITS) + (below(turn, self._length) + self._order)
+        return places - (places >= self._length) * self._length

@@ -70,6 +70,15 @@ def eligible_starts(dataset: Dataset, regions: Sequence[Region], window_bp: int)
     return np.concatenate(starts) if starts else np.empty(0, dtype=np.int64)
 
 
+def require_window_fits(flat_bp: int, window_bp: int) -> None:
+    """Refuse a window that is longer than the flat axis."""
+    if window_bp > flat_bp:
+        raise EbertError(
+            f"windows of {window_bp:,} bp are longer than the dataset's sequence ({flat_bp:,} bp)",
+            "choose shorter ones with --set window_bp=2000",
+        )
+
+
 class WindowReader:
     """Gathers batches from a dataset's memory maps.
 
@@ -83,11 +92,7 @@ class WindowReader:
     """
 
     def __init__(self, dataset: Dataset, cells: Sequence[str | None], window_bp: int) -> None:
-        if window_bp > dataset.assembly.flat_bp:
-            raise EbertError(
-                f"windows of {window_bp:,} bp are longer than the dataset's sequence ({dataset.assembly.flat_bp:,} bp)",
-                "choose shorter ones with --set window_bp=2000",
-            )
+        require_window_fits(dataset.assembly.flat_bp, window_bp)
         self.window_bp = window_bp
         self._bases = sliding_window_view(dataset.flat_sequence, window_bp)
         self._states = [
