@@ -2,10 +2,10 @@
 
 A token stands for `token_bp` bases. Its embedding is the sum of three parts: motif detectors run over single bases and
 pooled to the token (they see motifs at any offset), the token's own bases spelt out (the language model must know them
-exactly), and the chromatin state of the 200-bp bin it lies in. Then pre-norm transformer blocks with rotary positions
-(Su et al. 2021). The encoder knows its configuration and the number of states, and no data room.
+exactly), and the chromatin state of the 200-bp bin it lies in. Then pre-norm transformer blocks. The encoder knows its
+configuration and the number of states, and no data room.
 
-Legend: B windows, W window_bp, L tokens, M state bins, D width, H heads, C stem channels, S states.
+Legend: B windows, W window_bp, L tokens, D width, S states.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ebert_core.config import EncoderConfig
+from ebert_core.model.attention import Attention, Turns, rotary_turns
 from ebert_core.vocabulary import BASE_MASKED, BASE_N, STATE_BIN_BP
 
 # Indicator channels of the stem: A, C, G, T, masked. N has none.
@@ -43,50 +45,14 @@ class Stem(nn.Module):
     def forward(self, bases: Tensor) -> Tensor:
         batch, window_bp = bases.shape
         shown = F.embedding(bases.int(), self.get_buffer("indicators"))
-        # Pooling before the activation leaves a token_bp times smaller tensor to activate.
-        detected = F.max_pool1d(self.motifs(shown.transpose(1, 2)), self.token_bp)
+        # An image of height 1 whose channels lie innermost, as the indicators do: on a CPU, convolution and pooling run
+        # along contiguous channels then. Pooling before the activation leaves token_bp times less to activate.
+        image = shown.transpose(1, 2).unsqueeze(2)
+        kernels, reach = self.motifs.weight.unsqueeze(2), self.motifs.kernel_size[0] // 2
+        responses = F.conv2d(image, kernels, self.motifs.bias, padding=(0, reach))
+        detected = F.max_pool2d(responses, (1, self.token_bp)).squeeze(2).transpose(1, 2)
         spelt = shown.reshape(batch, window_bp // self.token_bp, self.token_bp * _CHANNELS)
-        return self.from_motifs(F.gelu(detected.transpose(1, 2))) + self.from_bases(spelt)
-
-
-@functools.lru_cache(maxsize=8)
-def _rotary(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary positions, each (L, head_width)."""
-    # A tensor made in inference mode cannot serve a backward pass, and the first caller may be a prediction.
-    with torch.inference_mode(False):
-        frequencies = 10_000.0 ** (-torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width)
-        angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-        angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor) -> Tensor:
-    """Apply rotary positions along the second-last axis of (..., L, head_width)."""
-    cos, sin = _rotary(x.shape[-2], x.shape[-1], x.device)
-    left, right = x.chunk(2, dim=-1)
-    return x * cos.to(x.dtype) + torch.cat([-right, left], dim=-1) * sin.to(x.dtype)
-
-
-class Attention(nn.Module):
-    """Self-attention over all tokens of a window; no padding exists, so there is no mask."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q), rotate(k)
-        if x.device.type == "cpu":
-            # In bf16 on the CPU, two explicit products are about 1.5 times as fast as the fused kernel for short heads.
-            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-            mixed = scores.softmax(dim=-1) @ v
-        else:
-            mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return self.from_motifs(F.gelu(detected)) + self.from_bases(spelt)
 
 
 class Block(nn.Module):
@@ -104,8 +70,9 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
+    def forward(self, x: Tensor, turns: Turns) -> Tensor:
+        """(B, L, D) and the turns of L positions -> (B, L, D)."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), turns))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
@@ -127,20 +94,24 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.apply(functools.partial(_initialise, num_layers=config.num_layers))
 
-    def forward(self, bases: Tensor, states: Tensor) -> Tensor:
+    def forward(self, bases: Tensor, states: Tensor, recompute: bool = False) -> Tensor:
         """Token representations.
 
         Args:
             bases: base codes, integer (B, W); W a multiple of 200.
             states: state codes, integer (B, W / 200).
+            recompute: keep only the input of each block for the backward pass and compute the rest again: much less
+                memory, a third more work.
 
         Returns:
             (B, L, D) with L = W / token_bp.
         """
-        tokens_per_bin = STATE_BIN_BP // self.config.token_bp
-        x = self.stem(bases) + self.state_embedding(states.int()).repeat_interleave(tokens_per_bin, dim=1)
+        x = self.stem(bases)
+        by_bin = x.unflatten(1, (states.shape[1], STATE_BIN_BP // self.config.token_bp))
+        x = (by_bin + self.state_embedding(states.int()).unsqueeze(2)).flatten(1, 2)
+        turns = rotary_turns(x.shape[1], self.config.width // self.config.num_heads, x.device)
         for block in self.blocks:
-            x = block(x)
+            x = checkpoint(block, x, turns, use_reentrant=False) if recompute else block(x, turns)
         return self.norm(x)
 
 

@@ -36,15 +36,30 @@ class MaskedLanguageHead(nn.Module):
             assert isinstance(layer, nn.Linear)
             initialise_linear(layer)
 
-    def base_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(B, L, D) and bool (B, L) -> logits of the masked tokens' bases, (masked tokens, token_bp, 4)."""
-        return self.bases(tokens[mask]).view(-1, self.token_bp, NUM_BASES)
+    def base_logits(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Logits of the bases of some tokens, in the order asked for.
 
-    def state_logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(B, L, D) and bool (B, M) -> logits of the masked bins' states, (masked bins, S)."""
-        batch, _, width = tokens.shape
-        bins = tokens.view(batch, -1, STATE_BIN_BP // self.token_bp, width).mean(dim=2)
-        return self.states(bins[mask])
+        Args:
+            tokens: (B, L, D), what the encoder gave.
+            masked: int64 (K,), places of `tokens.flatten(0, 1)`: token l of window b is b * L + l.
+
+        Returns:
+            (K, token_bp, 4), in the precision of the matrix products.
+        """
+        return self.bases(tokens.flatten(0, 1).index_select(0, masked)).view(-1, self.token_bp, NUM_BASES)
+
+    def state_logits(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Logits of the states of some 200-bp bins, read off the mean of a bin's own tokens.
+
+        Args:
+            tokens: (B, L, D), what the encoder gave.
+            masked: int64 (K,), places among the B * M bins: bin m of window b is b * M + m.
+
+        Returns:
+            (K, S), in the precision of the matrix products; column s is state code s + 1.
+        """
+        bins = tokens.view(-1, STATE_BIN_BP // self.token_bp, tokens.shape[-1])
+        return self.states(bins.index_select(0, masked).mean(dim=1))
 
 
 class BindingHead(nn.Module):

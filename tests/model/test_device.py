@@ -9,7 +9,7 @@ import torch
 
 from ebert_core.errors import EbertError
 from ebert_core.model import device as device_module
-from ebert_core.model.device import choose_device, set_threads
+from ebert_core.model.device import Precision, choose_device, set_threads
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cuda:x", ""])
@@ -40,6 +40,30 @@ def test_precision_of_products(precision: str, dtype: torch.dtype) -> None:
     with chosen.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
     assert chosen.describe() == f"cpu ({torch.get_num_threads()} threads), {precision}"
+
+
+@pytest.mark.parametrize("shape", [(300, 768, 256), (2, 64, 100)])
+def test_fp32_products_are_fp32(shape: tuple[int, int, int]) -> None:
+    """Whatever library computes them: bf16 products would be wrong in the third digit."""
+    rows, inner, columns = shape
+    left, right = torch.randn(rows, inner), torch.randn(inner, columns)
+    exact = left.double() @ right.double()
+    with choose_device("cpu", "fp32").autocast():
+        error = ((left @ right).double() - exact).abs().max() / exact.abs().max()
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "mode"),
+    [("avx512f", "fp32", "medium"), ("amx_bf16", "fp32", "highest"), ("avx512_bf16", "bf16", "highest")],
+)
+def test_products_are_never_rounded_unasked(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precision: Precision, mode: str
+) -> None:
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset(flags.split()))
+    torch.set_float32_matmul_precision("highest")
+    choose_device("cpu", precision)
+    assert torch.get_float32_matmul_precision() == mode
 
 
 def test_threads() -> None:

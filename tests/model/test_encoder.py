@@ -1,8 +1,10 @@
-"""The encoder: against torch's own attention, complex rotary positions, and what hidden tokens may not do."""
+"""The encoder: against torch's own layer, a convolution by brute force, and what hidden tokens may not do."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import get_type_hints
 
 import numpy as np
@@ -12,12 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ebert_cli import pretrain
-from ebert_core.config import PRESETS, EncoderConfig, MaskingConfig
-from ebert_core.data.masking import mask_batch
-from ebert_core.data.windows import Batch
-from ebert_core.model import encoder as encoder_module
+from ebert_core.config import PRESETS, EncoderConfig
 from ebert_core.model.checkpoint import PretrainingModel
-from ebert_core.model.encoder import Attention, Encoder, Stem, count_parameters, rotate
+from ebert_core.model.encoder import Block, Encoder, Stem, count_parameters
 from ebert_core.vocabulary import BASE_MASKED, BASE_N, NUM_BASES
 
 STATES = 5
@@ -48,66 +47,61 @@ def test_shape(token_bp: int, window_bp: int) -> None:
     assert Encoder(config, STATES)(bases, states).shape == (3, window_bp // token_bp, 16)
 
 
-def complex_rotary(x: torch.Tensor) -> torch.Tensor:
-    """Rotary positions as Su et al. write them: feature pairs are complex numbers, turned by position times rate."""
-    half = x.shape[-1] // 2
-    rates = 10_000.0 ** (-2 * np.arange(half) / x.shape[-1])
-    turns = np.exp(1j * np.arange(x.shape[-2])[:, None] * rates)
-    turned = (x[..., :half].double().numpy() + 1j * x[..., half:].double().numpy()) * turns
-    return torch.from_numpy(np.concatenate([turned.real, turned.imag], axis=-1)).float()
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_block_is_torchs_own_layer(batch: int) -> None:
+    """Values and gradients in float64, positions left out on both sides."""
+    block = shaken(Block(TINY)).double()
+    layer = nn.TransformerEncoderLayer(16, 2, 64, 0.0, "gelu", batch_first=True, norm_first=True).double()
+    names = {
+        "attention_norm": "norm1",
+        "attention.qkv.": "self_attn.in_proj_",
+        "attention.out": "self_attn.out_proj",
+        "mlp_norm": "norm2",
+        "mlp.0": "linear1",
+        "mlp.2": "linear2",
+    }
+
+    def torchs_name(name: str) -> str:
+        ours = next(ours for ours in names if name.startswith(ours))
+        return names[ours] + name.removeprefix(ours)
+
+    layer.load_state_dict({torchs_name(name): tensor for name, tensor in block.state_dict().items()})
+    nowhere = torch.ones(11, 4, dtype=torch.float64), torch.zeros(11, 4, dtype=torch.float64)
+    x = torch.randn(batch, 11, 16, dtype=torch.float64)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    found, expected = block(ours, nowhere), layer(theirs)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+    weight = torch.randn_like(x)
+    (found * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-9, rtol=1e-9)
+    gradients = {name: parameter.grad for name, parameter in layer.named_parameters()}
+    for name, parameter in block.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[torchs_name(name)], atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("shape", [(7, 2), (1, 4), (2, 3, 40, 16)])
-def test_rotate_turns_complex_pairs(shape: tuple[int, ...]) -> None:
-    x = torch.randn(shape)
-    torch.testing.assert_close(rotate(x), complex_rotary(x), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_recomputing_changes_nothing(dropout: float) -> None:
+    encoder = Encoder(TINY.model_copy(update={"dropout": dropout}), STATES)
+    results = []
+    for recompute in (False, True):
+        torch.manual_seed(1)
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            tokens = encoder(*windows(), recompute=recompute)
+        tokens.square().sum().backward()
+        results.append([tokens.detach(), *(parameter.grad for parameter in encoder.parameters())])
+    assert all(torch.equal(kept, again) for kept, again in zip(*results, strict=True))
 
 
-def test_rotate_makes_scores_relative() -> None:
-    q, k = torch.randn(8).expand(30, 8), torch.randn(8).expand(30, 8)
-    scores = rotate(q) @ rotate(k).T
-    torch.testing.assert_close(scores[:-3, :-3], scores[3:, 3:], atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(scores[0, 0], scores[0, 1], atol=1e-3)
-    torch.testing.assert_close(rotate(q).norm(dim=-1), q.norm(dim=-1))
-
-
-@pytest.mark.parametrize("num_heads", [1, 2, 4])
-def test_attention_equals_torchs_kernel(num_heads: int) -> None:
-    attention = shaken(Attention(TINY.model_copy(update={"num_heads": num_heads})))
-    x = torch.randn(3, 21, 16)
-    q, k, v = (
-        part.view(3, 21, num_heads, -1).transpose(1, 2)
-        for part in F.linear(x, attention.qkv.weight, attention.qkv.bias).chunk(3, dim=-1)
+def test_the_encoder_needs_no_room_but_its_own() -> None:
+    script = (
+        "import sys, ebert_core.model.encoder, ebert_core.model.heads\n"
+        "print(*(name for name in sys.modules if name.startswith('ebert')))"
     )
-    mixed = F.scaled_dot_product_attention(complex_rotary(q.detach()), complex_rotary(k.detach()), v)
-    expected = attention.out(mixed.transpose(1, 2).flatten(2))
-    torch.testing.assert_close(attention(x), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_attention_without_positions_is_torchs_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_module, "rotate", lambda x: x)
-    attention = shaken(Attention(TINY))
-    oracle = nn.MultiheadAttention(16, 2, batch_first=True)
-    oracle.load_state_dict(
-        {
-            "in_proj_weight": attention.qkv.weight,
-            "in_proj_bias": attention.qkv.bias,
-            "out_proj.weight": attention.out.weight,
-            "out_proj.bias": attention.out.bias,
-        }
-    )
-    x = torch.randn(2, 13, 16)
-    torch.testing.assert_close(attention(x), oracle(x, x, x, need_weights=False)[0], atol=1e-4, rtol=1e-4)
-
-
-def test_rotary_cache_made_while_predicting_serves_training() -> None:
-    """Tensors made in inference mode may not be saved for a backward pass; the cache must not hold any."""
-    encoder_module._rotary.cache_clear()
-    encoder = Encoder(TINY, STATES)
-    with torch.inference_mode():
-        encoder(*windows())
-    encoder(*windows()).square().sum().backward()
-    assert encoder.blocks[0].attention.qkv.weight.grad is not None
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    rooms = {name.split(".")[1] for name in done.stdout.split() if "." in name}
+    assert rooms == {"config", "errors", "model", "vocabulary"}
 
 
 def test_stem_detects_and_spells_by_brute_force() -> None:
@@ -147,33 +141,25 @@ def test_n_contributes_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_hidden_cannot_influence_any_output(seed: int) -> None:
-    """Two truths that differ only under the mask look the same to the model."""
+    """Two truths that differ only under the mask look the same to the model; one base beside it does not."""
     rng = np.random.default_rng(seed)
+    hidden = np.repeat(rng.random((3, 80)) < 0.4, TINY.token_bp, axis=1)
+    hidden_bins = rng.random((3, 4)) < 0.5
+    encoder = shaken(Encoder(TINY, STATES))
     bases = rng.integers(0, BASE_N + 1, (3, 800), dtype=np.uint8)
     states = rng.integers(1, STATES + 1, (3, 4), dtype=np.uint8)
-    config = MaskingConfig(dna_rate=0.4, state_rate=0.5)
 
-    def masked(batch: Batch):
-        return mask_batch(np.random.default_rng(seed), batch, config, TINY.token_bp, STATES)
+    def tokens(bases: np.ndarray, states: np.ndarray) -> torch.Tensor:
+        shown = np.where(hidden, np.uint8(BASE_MASKED), bases), np.where(hidden_bins, np.uint8(STATES + 1), states)
+        return encoder(*map(torch.from_numpy, shown))
 
-    truth = masked(Batch(bases, states))
-    other_bases, other_states = bases.copy(), states.copy()
-    hidden = np.repeat(truth.base_mask, TINY.token_bp, axis=1)
-    other_bases[hidden] = rng.integers(0, BASE_N + 1, hidden.sum())
-    other_states[truth.state_mask] = rng.integers(1, STATES + 1, truth.state_mask.sum())
-    lie = masked(Batch(other_bases, other_states))
-    assert hidden.any()
+    other_bases = np.where(hidden, rng.integers(0, BASE_N + 1, bases.shape, dtype=np.uint8), bases)
+    other_states = np.where(hidden_bins, rng.integers(1, STATES + 1, states.shape, dtype=np.uint8), states)
     assert (bases != other_bases).any()
-    encoder = shaken(Encoder(TINY, STATES))
-
-    def tokens(shown):
-        return encoder(torch.from_numpy(shown.bases), torch.from_numpy(shown.states))
-
-    assert torch.equal(tokens(truth), tokens(lie))
-    shown_bases = bases.copy()
+    assert torch.equal(tokens(bases, states), tokens(other_bases, other_states))
     place = np.flatnonzero(~hidden[0])[0]
-    shown_bases[0, place] = (shown_bases[0, place] + 1) % 4
-    assert not torch.equal(tokens(truth)[0], tokens(masked(Batch(shown_bases, states)))[0])
+    other_bases[0, place] = (bases[0, place] + 1) % 4
+    assert not torch.equal(tokens(bases, states)[0], tokens(other_bases, states)[0])
 
 
 def test_hidden_bases_get_no_gradient() -> None:

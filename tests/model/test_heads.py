@@ -24,12 +24,11 @@ def shaken(head: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("token_bp", [5, 10, 50])
-def test_base_logits_are_those_of_the_masked_tokens_in_order(token_bp: int) -> None:
+def test_base_logits_are_those_of_the_tokens_asked_for_in_order(token_bp: int) -> None:
     head = shaken(MaskedLanguageHead(TINY.model_copy(update={"token_bp": token_bp}), STATES))
-    tokens, mask = torch.randn(3, 8, 16), torch.rand(3, 8) < 0.4
-    logits = head.base_logits(tokens, mask)
-    assert logits.shape == (int(mask.sum()), token_bp, 4)
-    asked = [(row, place) for row in range(3) for place in range(8) if mask[row, place]]
+    tokens, asked = torch.randn(3, 8, 16), [(2, 7), (0, 0), (1, 3), (0, 5)]
+    logits = head.base_logits(tokens, torch.tensor([row * 8 + place for row, place in asked]))
+    assert logits.shape == (4, token_bp, 4)
     for found, (row, place) in zip(logits, asked, strict=True):
         torch.testing.assert_close(found.flatten(), head.bases(tokens[row, place]))
 
@@ -39,18 +38,29 @@ def test_state_logits_read_the_mean_of_the_bins_own_tokens(token_bp: int) -> Non
     head = shaken(MaskedLanguageHead(TINY.model_copy(update={"token_bp": token_bp}), STATES))
     per_bin = 200 // token_bp
     tokens = torch.randn(2, 5 * per_bin, 16)
-    mask = torch.tensor([[True, False, False, True, False], [False, False, True, False, True]])
-    logits = head.state_logits(tokens, mask)
+    asked = [(0, 0), (1, 4), (0, 3), (1, 2)]
+    logits = head.state_logits(tokens, torch.tensor([row * 5 + place for row, place in asked]))
     assert logits.shape == (4, STATES)
-    for found, (row, place) in zip(logits, [(0, 0), (0, 3), (1, 2), (1, 4)], strict=True):
+    for found, (row, place) in zip(logits, asked, strict=True):
         own = torch.stack([tokens[row, place * per_bin + i] for i in range(per_bin)])
         torch.testing.assert_close(found, head.states(own.mean(dim=0)), atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_masked_gives_no_logits() -> None:
     head = MaskedLanguageHead(TINY, STATES)
-    assert head.base_logits(torch.randn(2, 20, 16), torch.zeros(2, 20, dtype=torch.bool)).shape == (0, 10, 4)
-    assert head.state_logits(torch.randn(2, 20, 16), torch.zeros(2, 1, dtype=torch.bool)).shape == (0, STATES)
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert head.base_logits(torch.randn(2, 20, 16), nothing).shape == (0, 10, 4)
+    assert head.state_logits(torch.randn(2, 20, 16), nothing).shape == (0, STATES)
+
+
+def test_only_what_is_asked_for_learns() -> None:
+    head = shaken(MaskedLanguageHead(TINY, STATES))
+    tokens = torch.randn(2, 40, 16, requires_grad=True)
+    head.base_logits(tokens, torch.tensor([3, 41])).sum().backward()
+    assert tokens.grad.abs().sum(dim=-1).nonzero().tolist() == [[0, 3], [1, 1]]
+    tokens.grad = None
+    head.state_logits(tokens, torch.tensor([2])).sum().backward()
+    assert tokens.grad.abs().sum(dim=-1).nonzero().tolist() == [[1, place] for place in range(20)]
 
 
 @pytest.mark.parametrize("token_bp", [5, 10, 25, 50])
