@@ -20,9 +20,14 @@ from rich.text import Text
 from ebert_core.artifacts import explain_os_errors
 from ebert_core.errors import EbertError
 from ebert_core.reporting import Advance, Reporter
+from ebert_core.training.interrupts import AnotherRankFailed, Requeue
 
 P = ParamSpec("P")
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+# EX_TEMPFAIL of sysexits.h: a run that saved and wants to be started again.
+EXIT_REQUEUE = 75
+# A task in a pipe or a log file tells how far it is no oftener than this.
+_TELL_SECONDS = 60.0
 
 
 class _Console(Console):
@@ -87,13 +92,44 @@ class ConsoleReporter(Reporter):
                 yield advance
             self._ended(description, total, unit, time.monotonic() - started)
         else:
-            started = time.monotonic()
-            yield lambda amount, note="": None
-            self._ended(description, total, unit, time.monotonic() - started)
+            teller = _Teller(self, description, total, unit)
+            yield teller.advance
+            self._ended(description, total, unit, time.monotonic() - teller.started)
 
     def _ended(self, description: str, total: float, unit: str, seconds: float) -> None:
         if seconds >= 2:
             self.log(f"{description}: {_short(total)} {unit} in {seconds:.1f} s ({_short(total / seconds)} {unit}/s)")
+
+
+class _Teller:
+    """A line a minute instead of a bar."""
+
+    def __init__(self, reporter: ConsoleReporter, description: str, total: float, unit: str) -> None:
+        self._reporter, self._description, self._total, self._unit = reporter, description, total, unit
+        self._done = 0.0
+        self.started = self._told = time.monotonic()
+
+    def advance(self, amount: float, note: str = "") -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._told < _TELL_SECONDS:
+            return
+        self._told = now
+        left = (now - self.started) / self._done * (self._total - self._done) if self._done else 0.0
+        place = f"{self._done:,.0f} of {self._total:,.0f} {self._unit}"
+        parts = (f"{self._description}: {place}", note, f"{duration(left)} left")
+        self._reporter.log(", ".join(part for part in parts if part))
+
+
+def duration(seconds: float) -> str:
+    """For example `3 d 4 h`, `2 h 05 min`, `14 min` or `12 s`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24:,} d {hours % 24} h"
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -112,16 +148,29 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         try:
             with explain_os_errors_of_streams():
                 command(*args, **kwargs)
+        except AnotherRankFailed:
+            raise typer.Exit(EXIT_ERROR) from None
         except EbertError as error:
             print_error(error)
             raise typer.Exit(EXIT_ERROR) from None
         except OSError as error:
             print_error(EbertError(f"{error.filename or 'a file'}: {error.strerror or error}", "check that path"))
             raise typer.Exit(EXIT_ERROR) from None
+        except Requeue as stop:
+            saved = "" if stop.saved_step is None else f", saved at step {stop.saved_step:,}"
+            if _speaks():
+                stderr.print(
+                    f"stopped by {stop.reason}{saved}; run the same command again with --resume (exit code 75)"
+                )
+            raise typer.Exit(EXIT_REQUEUE) from None
         except KeyboardInterrupt:
-            stderr.print("interrupted: nothing half-written was left in an output", markup=False)
+            if _speaks():
+                stderr.print("interrupted: nothing half-written was left in an output", markup=False)
             raise typer.Exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED) from None
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            # torch's own kind of it is a RuntimeError, and torch may not be imported here.
+            if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
+                raise
             print_error(
                 EbertError("not enough memory", "ask for fewer chromosomes with --chrom, or use a larger machine")
             )
@@ -142,6 +191,11 @@ def explain_os_errors_of_streams() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+
+
+def _speaks() -> bool:
+    """Whether this is the process, of several ranks, that tells what all of them do."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_error(error: EbertError) -> None:

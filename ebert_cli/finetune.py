@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ebert_cli import options
-from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr
+from ebert_cli.console import guarded, split_names, stderr
+
+if TYPE_CHECKING:
+    from ebert_core.config import EncoderConfig
 
 NAME = "finetune"
 
@@ -65,6 +68,8 @@ def run(
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     threads: options.ThreadsOption = None,
+    max_time: options.MaxTimeOption = None,
+    tensorboard: options.TensorBoardOption = None,
     overwrite: options.OverwriteOption = False,
     resume: options.ResumeOption = False,
     quiet: options.QuietOption = False,
@@ -74,46 +79,53 @@ def run(
     Learns from bound and unbound 200-bp bins (one every 50 bp); ambiguous bins are left out. The model of the best
     validation auPRC is kept, with its calibration and with what it was trained on.
     """
-    from ebert_core.artifacts import CHECKPOINT_FORMAT, MANIFEST_NAME, read_manifest
-    from ebert_core.config import PRESETS, encoder_of, finetune_defaults, resolve
+    from ebert_core.config import finetune_defaults, resolve
     from ebert_core.data.dataset import Dataset
-    from ebert_core.errors import UnknownNameError
+    from ebert_core.errors import EbertError
 
-    if scratch is not None and scratch not in PRESETS:
-        raise UnknownNameError("preset", scratch, PRESETS)
-    opened = Dataset.open(dataset)
-    valid = options.parse_regions(options.split_regions(valid_chrom, "--valid-chrom"), opened.assembly)
-    held_out = options.parse_regions(options.split_regions(hold_out_chrom, "--hold-out-chrom"), opened.assembly)
-    if scratch is None:
-        manifest = read_manifest(checkpoint, "checkpoint", CHECKPOINT_FORMAT)
-        shape = encoder_of(manifest, checkpoint / MANIFEST_NAME)
-    else:
-        shape = PRESETS[scratch].encoder
-    without_states = {} if states else {"use_states": False}
-    resolved = resolve(finetune_defaults(shape), config, settings or (), steps=steps, seed=seed, **without_states)
-    place = options.use_device(device, precision, threads)
+    with options.training_process(max_time) as (stops, ranks):
+        if ranks is not None:
+            raise EbertError("fine-tuning runs on one device", "start it without torchrun")
+        shape = _shape(checkpoint, scratch)
+        opened = Dataset.open(dataset)
+        valid = options.parse_regions(options.split_regions(valid_chrom, "--valid-chrom"), opened.assembly)
+        held_out = options.parse_regions(options.split_regions(hold_out_chrom, "--hold-out-chrom"), opened.assembly)
+        without_states = {} if states else {"use_states": False}
+        resolved = resolve(finetune_defaults(shape), config, settings or (), steps=steps, seed=seed, **without_states)
+        place = options.Place(device, precision, threads, tensorboard, quiet)
+        around = options.surroundings(place, stops, ranks)
 
-    from ebert_core.training.finetune import finetune, starting_encoder
-    from ebert_core.training.finetune_data import FinetuneChoice, choose_data
-    from ebert_core.training.run_folder import RunTarget
+        from ebert_core.training.finetune import finetune, starting_encoder
+        from ebert_core.training.finetune_data import FinetuneChoice, choose_data
+        from ebert_core.training.run_folder import RunTarget
 
-    choice = FinetuneChoice(
-        tfs=tuple(split_names(tf)),
-        cells=tuple(split_names(cell, "--cell")),
-        valid_cells=tuple(split_names(valid_cell, "--valid-cell")),
-        held_out_cells=tuple(split_names(hold_out_cell, "--hold-out-cell")),
-        chroms=tuple(split_names(chrom, "--chrom")),
-        valid=tuple(valid),
-        held_out=tuple(held_out),
-    )
-    data = choose_data(opened, choice)
-    encoder = starting_encoder(None if scratch else checkpoint, shape, opened.require_state_model(), resolved.seed)
-    target = output or Path("models") / _model_name(
-        data.tfs, everything=[name.casefold() for name in choice.tfs] == ["all"]
-    )
-    finetune(data, resolved, encoder, RunTarget(target, overwrite, resume), place, ConsoleReporter(quiet))
-    if not quiet:
-        stderr.print(f"model: {target}", markup=False)
+        choice = FinetuneChoice(
+            tfs=tuple(split_names(tf)),
+            cells=tuple(split_names(cell, "--cell")),
+            valid_cells=tuple(split_names(valid_cell, "--valid-cell")),
+            held_out_cells=tuple(split_names(hold_out_cell, "--hold-out-cell")),
+            chroms=tuple(split_names(chrom, "--chrom")),
+            valid=tuple(valid),
+            held_out=tuple(held_out),
+        )
+        data = choose_data(opened, choice)
+        start = None if scratch else checkpoint
+        encoder = starting_encoder(start, shape, opened.require_state_model(), resolved.seed)
+        everything = [name.casefold() for name in choice.tfs] == ["all"]
+        target = output or Path("models") / _model_name(data.tfs, everything=everything)
+        finetune(data, resolved, encoder, RunTarget(target, overwrite, resume), around)
+        if not quiet:
+            stderr.print(f"model: {target}", markup=False)
+
+
+def _shape(checkpoint: Path, scratch: str | None) -> EncoderConfig:
+    """The encoder's shape: the checkpoint's, or that of the preset to start from scratch."""
+    from ebert_core.artifacts import CHECKPOINT_FORMAT, MANIFEST_NAME, read_manifest
+    from ebert_core.config import encoder_of
+
+    if scratch is not None:
+        return options.preset_config(scratch).encoder
+    return encoder_of(read_manifest(checkpoint, "checkpoint", CHECKPOINT_FORMAT), checkpoint / MANIFEST_NAME)
 
 
 def _model_name(tfs: tuple[str, ...], *, everything: bool) -> str:

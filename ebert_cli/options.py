@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ebert_cli.console import require_some
+from ebert_cli.console import ConsoleReporter, require_some
 
 if TYPE_CHECKING:
+    from ebert_core.config import PretrainConfig
     from ebert_core.genome.assembly import Assembly
     from ebert_core.genome.regions import Region
     from ebert_core.model.device import Device
+    from ebert_core.training.distributed import Ranks
+    from ebert_core.training.interrupts import Stops
+    from ebert_core.training.loop import Surroundings
 
 DatasetOption = Annotated[Path, typer.Option("--dataset", "-d", help="Dataset folder made by `ebert prepare`.")]
 DeviceOption = Annotated[
@@ -35,10 +44,85 @@ SetOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
 
 
-def use_device(name: str, precision: str, threads: int | None) -> Device:
-    """Import torch with quiet threads, and choose the device."""
-    import os
+def parse_duration(text: str) -> float:
+    """Seconds of `11h50m`, `90s`, `1d`; typer tells of any other text."""
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    seconds = (
+        0
+        if found is None
+        else sum(int(n or 0) * s for n, s in zip(found.groups(), (86_400, 3_600, 60, 1), strict=True))
+    )
+    if not seconds:
+        raise typer.BadParameter(f"{text!r} is no time; write for example 11h50m, 30m or 90s")
+    return float(seconds)
 
+
+MaxTimeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-time",
+        parser=parse_duration,
+        metavar="TIME",
+        help="Save after so much time, for example 11h50m, and end with exit code 75: run me again with --resume.",
+    ),
+]
+TensorBoardOption = Annotated[
+    Path | None, typer.Option("--tensorboard", help="Folder to write the journal's figures to for TensorBoard.")
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a training command runs, as typed."""
+
+    device: str
+    precision: str
+    threads: int | None
+    tensorboard: Path | None
+    quiet: bool
+
+
+@contextlib.contextmanager
+def training_process(max_seconds: float | None) -> Iterator[tuple[Stops, Ranks | None]]:
+    """Take this process's stops, and join the other ranks where there are any; None stands for one rank alone."""
+    from ebert_core.training.interrupts import taken_stops
+
+    with taken_stops(max_seconds) as stops:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            yield stops, None
+            return
+        from ebert_core.training.distributed import joined
+
+        with joined() as ranks:
+            yield stops, ranks
+
+
+def surroundings(place: Place, stops: Stops, ranks: Ranks | None) -> Surroundings:
+    """The device and all else that a run is given beside its data; imports torch."""
+    device = use_device(place.device, place.precision, place.threads)
+    from ebert_core.reporting import SILENT
+    from ebert_core.training.distributed import ALONE
+    from ebert_core.training.loop import Surroundings
+    from ebert_core.training.tensorboard import TensorBoard
+
+    ranks = ranks or ALONE
+    first = ranks.is_first
+    listeners = (TensorBoard(place.tensorboard),) if place.tensorboard and first else ()
+    return Surroundings(device, ConsoleReporter(place.quiet) if first else SILENT, ranks, stops, listeners)
+
+
+def preset_config(name: str) -> PretrainConfig:
+    """A preset; `UnknownNameError` where there is none of that name."""
+    from ebert_core.config import PRESETS
+    from ebert_core.errors import UnknownNameError
+
+    if name not in PRESETS:
+        raise UnknownNameError("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def use_device(name: str, precision: str, threads: int | None) -> Device:
+    """Import torch with quiet threads, and choose the device; each of several ranks takes its own share."""
     # How long a waiting thread spins before it sleeps (read by libgomp when torch loads). Without a bound two busy
     # processes on the same cores are up to 11 times slower than one; without any spinning a tiny model on quiet cores
     # waits for wake-ups and is 1.9 times slower (docs/lab-notes.md).
@@ -49,9 +133,28 @@ def use_device(name: str, precision: str, threads: int | None) -> Device:
 
     if precision not in ("auto", "bf16", "fp32"):
         raise EbertError(f"unknown precision {precision!r}", "use auto, bf16 or fp32")
-    set_threads(threads)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    set_threads(threads or max(1, len(os.sched_getaffinity(0)) // here))
     keep_freed_memory()
-    return choose_device(name, precision)  # type: ignore[arg-type]
+    return choose_device(_own_gpu(name, here), precision)  # type: ignore[arg-type]
+
+
+def _own_gpu(name: str, ranks_here: int) -> str:
+    """The device of this rank: with several on a machine, the GPU of its number."""
+    import torch
+
+    from ebert_core.errors import EbertError
+
+    if ranks_here == 1 or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return name
+    if name not in ("auto", "cuda"):
+        raise EbertError(f"--device {name} is one device, the run has {ranks_here} ranks", "pass --device cuda or cpu")
+    if ranks_here > torch.cuda.device_count():
+        raise EbertError(
+            f"{ranks_here} ranks on a machine with {torch.cuda.device_count()} GPU(s)",
+            "start as many as there are GPUs, or pass --device cpu",
+        )
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def parse_regions(texts: list[str], assembly: Assembly) -> list[Region]:
@@ -63,7 +166,5 @@ def parse_regions(texts: list[str], assembly: Assembly) -> list[Region]:
 
 def split_regions(values: list[str] | None, option: str | None = None) -> list[str]:
     """`--valid-chrom chr1,chr20:5,000,000-6,000,000` -> two regions; commas inside numbers are no separators."""
-    import re
-
     parts = [part.strip() for value in values or [] for part in re.split(r",(?!\d{3}(?!\d))", value) if part.strip()]
     return require_some(values, parts, option) if option else parts

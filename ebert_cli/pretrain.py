@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ebert_cli import options
-from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr
+from ebert_cli.console import duration, guarded, split_names, stderr, stdout
 
 NAME = "pretrain"
 
@@ -42,13 +44,26 @@ def run(
             help="Chromosomes or regions held back to score the run. Default: 2 % of each chromosome.",
         ),
     ] = None,
+    states: Annotated[
+        bool, typer.Option("--states/--no-states", help="Read chromatin states, or train on DNA alone, to compare.")
+    ] = True,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps. Default: the preset's.")] = None,
     config: options.ConfigOption = None,
     settings: options.SetOption = None,
     seed: options.SeedOption = None,
     device: options.DeviceOption = "auto",
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", min=1, help="Run on so many GPUs (or processes of the CPU) of this machine."),
+    ] = None,
     precision: options.PrecisionOption = "auto",
     threads: options.ThreadsOption = None,
+    max_time: options.MaxTimeOption = None,
+    tensorboard: options.TensorBoardOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would take (time, memory, work), and write nothing.")
+    ] = False,
+    table: Annotated[str, typer.Option("--format", help="What --dry-run prints: text or json.")] = "text",
     overwrite: options.OverwriteOption = False,
     resume: options.ResumeOption = False,
     quiet: options.QuietOption = False,
@@ -56,29 +71,77 @@ def run(
     """Pre-train an encoder: hide bases and states, and learn to fill them in.
 
     Writes a checkpoint (weights.safetensors, ebert.json) and a journal (journal.jsonl). Ctrl-C saves; --resume goes on.
+    So do SIGTERM, SIGUSR1 and --max-time, which end with exit code 75. Several devices: --devices, or torchrun
+    --nproc-per-node N -m ebert_cli pretrain.
     """
-    from ebert_core.config import PRESETS, resolve
+    from ebert_core.config import resolve
     from ebert_core.data.dataset import Dataset
-    from ebert_core.errors import UnknownNameError
+    from ebert_core.errors import EbertError
 
-    if preset not in PRESETS:
-        raise UnknownNameError("preset", preset, PRESETS)
-    resolved = resolve(PRESETS[preset], config, settings or (), steps=steps, seed=seed)
-    opened = Dataset.open(dataset)
-    regions = options.parse_regions(options.split_regions(valid_chrom, "--valid-chrom"), opened.assembly)
-    place = options.use_device(device, precision, threads)
+    if table not in ("text", "json"):
+        raise EbertError(f"unknown format {table!r}", "use text or json")
+    if devices is not None and _starts_ranks(devices):
+        from ebert_core.training.launch import launch
 
-    from ebert_core.training.pretrain import PretrainData, pretrain
-    from ebert_core.training.run_folder import RunTarget
+        raise typer.Exit(launch(devices, sys.argv[1:]))
+    with options.training_process(max_time) as (stops, ranks):
+        without_states = {} if states else {"use_states": False}
+        base = options.preset_config(preset)
+        resolved = resolve(base, config, settings or (), steps=steps, seed=seed, **without_states)
+        opened = Dataset.open(dataset)
+        regions = options.parse_regions(options.split_regions(valid_chrom, "--valid-chrom"), opened.assembly)
+        place = options.Place(device, precision, threads, tensorboard, quiet)
+        around = options.surroundings(place, stops, ranks)
 
-    data = PretrainData.choose(
-        opened,
-        split_names(cell, "--cell"),
-        split_names(chrom, "--chrom"),
-        regions,
-        split_names(exclude_cell, "--exclude-cell"),
-    )
-    reporter = ConsoleReporter(quiet)
-    pretrain(data, resolved, RunTarget(output, overwrite, resume), place, reporter)
-    if not quiet:
-        stderr.print(f"checkpoint: {output}", markup=False)
+        from ebert_core.training.pretrain import PretrainData, pretrain
+        from ebert_core.training.run_folder import RunTarget
+
+        names = split_names(cell, "--cell"), split_names(chrom, "--chrom")
+        data = PretrainData.choose(opened, *names, regions, split_names(exclude_cell, "--exclude-cell"))
+        if dry_run:
+            from ebert_core.training.probe import dry_run as probe
+
+            found = probe(data, resolved, around)
+            if around.ranks.is_first:
+                _show(found, as_json=table == "json")
+            return
+        pretrain(data, resolved, RunTarget(output, overwrite, resume), around)
+        if around.ranks.is_first and not quiet:
+            stderr.print(f"checkpoint: {output}", markup=False)
+
+
+def _starts_ranks(devices: int) -> bool:
+    """Whether this process is to start the ranks; it may be one of them."""
+    from ebert_core.errors import EbertError
+
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started not in (1, devices):
+        raise EbertError(f"--devices {devices} within a run of {started} ranks", "leave out --devices")
+    return devices > 1 and started == 1
+
+
+def _show(found: dict[str, Any], *, as_json: bool) -> None:
+    """What a dry run found, as a table or as JSON."""
+    import json
+
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    run, whole, memory, probe = found["run"], found["pass"], found["memory_bytes"], found["probe"]
+    on_gpu = [] if memory["peak_on_gpu"] is None else [f"{memory['peak_on_gpu'] / 1e9:.2f} GB at most while probing"]
+    parts = [f"{name.replace('_', ' ')} {memory[name] / 1e9:.2f} GB" for name in memory if name != "peak_on_gpu"]
+    for name, words in (
+        ("device", f"{run['device']}, {run['ranks']} rank(s)"),
+        ("parameters", f"{run['parameters']:,}"),
+        ("a step", f"{run['tokens_per_step']:,} tokens, {run['flops_per_step'] / 1e12:,.3f} TFLOP"),
+        ("a token", f"{run['flops_per_token'] / 1e6:,.2f} MFLOP (forward and backward)"),
+        ("a pass", f"{whole['tokens']:.3g} tokens, {whole['flops']:.3g} FLOP, {whole['steps']:,.0f} steps"),
+        ("", f"each base of each cell type once; {whole['pairs']:,} (window, cell type) pairs to draw from"),
+        ("memory", ", ".join(parts + on_gpu)),
+        ("probe", f"{probe['steps']} steps of micro-batches of {probe['micro_batch']} windows"),
+        ("speed", f"{probe['tokens_per_second']:,.0f} tokens/s, MFU {probe['mfu']:.0%}"),
+        ("", f"of {probe['peak_flops_per_second'] / 1e12:.2f} TFLOP/s, measured on a large product"),
+        ("this run", f"{run['steps']:,} steps, {run['passes']:.3g} passes: {duration(run['seconds'])}"),
+        ("one pass", duration(whole["seconds"])),
+    ):
+        stdout.print(f"{name:12}{words}".rstrip())

@@ -16,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ebert_core.errors import EbertError, InputError, listing, suggestion
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
+Schedule = Literal["cosine", "wsd"]
+Parallel = Literal["ddp", "fsdp"]
+Placement = Literal["auto", "device", "host"]
+
 
 class Config(BaseModel):
     """A frozen value that refuses unknown keys."""
@@ -74,13 +78,18 @@ class MaskingConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW, a linear warm-up, then a cosine down to `final_fraction` of the peak rate."""
+    """AdamW, a linear warm-up, then a schedule down to `final_fraction` of the peak rate."""
 
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay, on matrices only")
+    schedule: Schedule = Field("cosine", description="after the warm-up: cosine, or wsd (stable, then a linear decay)")
     warmup_fraction: float = Field(0.05, ge=0, le=1, description="share of the steps spent warming up")
+    decay_fraction: float = Field(0.2, ge=0, le=1, description="share of the steps that wsd spends decaying, the last")
     final_fraction: float = Field(0.05, ge=0, le=1, description="last learning rate as a share of the peak")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="evaluate and publish a running average of the weights with this decay; 0 does not"
+    )
 
 
 class PretrainConfig(Config):
@@ -90,20 +99,29 @@ class PretrainConfig(Config):
     masking: MaskingConfig = MaskingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     window_bp: int = Field(2_000, ge=STATE_BIN_BP, description="stretch the model reads, bp; a multiple of 200")
+    use_states: bool = Field(True, description="read chromatin states; off trains on DNA alone, for comparison")
+    rare_states: float = Field(0.0, ge=0, le=1, description="how much windows with rare states are favoured; 0 is not")
     global_batch: int = Field(16, ge=1, description="windows per optimiser step")
-    micro_batch: int = Field(8, ge=1, description="windows per forward pass; divides global_batch")
+    micro_batch: int = Field(8, ge=1, description="windows per forward pass at most")
     steps: int = Field(2_000, ge=1, description="optimiser steps")
     valid_windows: int = Field(64, ge=1, description="held-out windows scored at each evaluation")
     evaluate_every: int = Field(200, ge=1, description="steps between evaluations on held-out windows")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    checkpoint_every: int = Field(0, ge=0, description="steps between resume points; 0 goes by the minutes alone")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="minutes between resume points; 0 goes by the steps alone"
+    )
+    checkpoints_kept: int = Field(2, ge=1, description="latest resume points that stay")
+    parallel: Parallel = Field("ddp", description="on several ranks: ddp, or fsdp (weights and moments shared out)")
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, a third more work"
+    )
+    data_placement: Placement = Field("auto", description="where the data lie: device, host, or auto by free memory")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, sampling and masking")
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
         if self.window_bp % STATE_BIN_BP:
             raise ValueError(f"window_bp = {self.window_bp} is not a multiple of {STATE_BIN_BP}")
-        if self.global_batch % self.micro_batch:
-            raise ValueError(f"micro_batch = {self.micro_batch} does not divide global_batch = {self.global_batch}")
         return self
 
 
@@ -116,11 +134,14 @@ class FinetuneConfig(Config):
         200, ge=0, description="bp at either end of a window whose bins are not scored; a multiple of 200"
     )
     global_batch: int = Field(8, ge=1, description="windows per optimiser step")
-    micro_batch: int = Field(8, ge=1, description="windows per forward pass; divides global_batch")
+    micro_batch: int = Field(8, ge=1, description="windows per forward pass at most")
     steps: int = Field(4_000, ge=1, description="optimiser steps at most")
     bound_share: float = Field(0.5, ge=0, le=1, description="share of training windows drawn around a bound bin")
     state_dropout: float = Field(0.1, ge=0, le=1, description="share of windows shown with all states unknown")
     evaluate_every: int = Field(500, ge=1, description="steps between evaluations on the validation part")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="minutes between resume points, beside one at each evaluation; 0 leaves it at those"
+    )
     valid_bp: int = Field(4_000_000, ge=1, description="base pairs read per evaluation at most, spread evenly")
     patience: int = Field(4, ge=1, description="evaluations without a better auPRC before stopping")
     use_states: bool = Field(True, description="read chromatin states; off shows the model unknown states only")
@@ -135,8 +156,6 @@ class FinetuneConfig(Config):
             raise ValueError(
                 f"context_bp = {self.context_bp} must be a multiple of {STATE_BIN_BP} and leave 400 bp of the window"
             )
-        if self.global_batch % self.micro_batch:
-            raise ValueError(f"micro_batch = {self.micro_batch} does not divide global_batch = {self.global_batch}")
         return self
 
 
@@ -179,7 +198,6 @@ _SMALL: Final = PretrainConfig(
     micro_batch=4,
     steps=50_000,
     evaluate_every=1_000,
-    checkpoint_every=500,
 )
 PRESETS: Final = {
     "tiny": _TINY,
@@ -202,6 +220,7 @@ PRESETS: Final = {
             "global_batch": 1_024,
             "micro_batch": 16,
             "steps": 200_000,
+            "parallel": "fsdp",
         }
     ),
 }

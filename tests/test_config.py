@@ -110,7 +110,9 @@ def test_settings_are_toml_values(setting, read):
         (["encoder.stem_kernel_bp=18"], ["stem_kernel_bp = 18 must be odd"]),
         (["window_bp=1100"], ["window_bp = 1100 is not a multiple of 200"]),
         (["window_bp=0"], ["window_bp = 0: "]),
-        (["micro_batch=5"], ["micro_batch = 5 does not divide global_batch = 16"]),
+        (["optimizer.schedule=linear"], ["optimizer.schedule = 'linear': ", "cosine", "wsd"]),
+        (["parallel=dp"], ["parallel = 'dp': ", "ddp", "fsdp"]),
+        (["checkpoint_minutes=-1"], ["checkpoint_minutes = -1: "]),
         (["optimizer.learning_rate=inf"], ["optimizer.learning_rate = inf: "]),
         (["optimizer.learning_rate=nan"], ["optimizer.learning_rate = nan: "]),
         (["seed=-1"], ["seed = -1: "]),
@@ -175,7 +177,8 @@ def test_a_whole_preset_can_be_written_as_toml(tmp_path):
             if isinstance(value, dict):
                 walk(value, f"{prefix}{name}.")
             else:
-                lines.append(f"{prefix}{name} = {str(value).lower()}\n")
+                shown = f"'{value}'" if isinstance(value, str) else str(value).lower()
+                lines.append(f"{prefix}{name} = {shown}\n")
 
     walk(PRESETS["base"].model_dump())
     text = "".join(lines)
@@ -190,6 +193,8 @@ def test_the_page_of_settings_lists_each_with_its_defaults():
         value = functools.reduce(getattr, key.split("."), config)
         if isinstance(value, bool):
             return str(value).lower()
+        if isinstance(value, str):
+            return value
         return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
     rows = [line for line in page.splitlines() if line.startswith("| `")]

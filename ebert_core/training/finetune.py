@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebert_core.artifacts import digest_of
 from ebert_core.config import EncoderConfig, FinetuneConfig
@@ -20,19 +21,46 @@ from ebert_core.evaluation.measures import measure
 from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region
 from ebert_core.inference.scan import ScanGeometry, model_score, scan
-from ebert_core.model.checkpoint import BindingModel, read_checkpoint, require_same_states, save, vocabulary_entry
+from ebert_core.model.checkpoint import BindingModel, read_checkpoint, require_same_states, vocabulary_entry
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder, count_parameters
-from ebert_core.reporting import SILENT, Reporter
 from ebert_core.training.calibration import fit_calibration, threshold_table
-from ebert_core.training.finetune_data import BindingWindows, FinetuneData
-from ebert_core.training.loop import LoopConfig, train
-from ebert_core.training.run_folder import RunTarget, finish_run, open_run
-from ebert_core.training.schedule import build_optimizer
+from ebert_core.training.distributed import ALONE, Ranks
+from ebert_core.training.finetune_data import BindingWindows, FinetuneData, LabelledBatch
+from ebert_core.training.loop import LoopConfig, Surroundings
+from ebert_core.training.progress import Meter, no_content, training_flops
+from ebert_core.training.resume import LoopState
+from ebert_core.training.run_folder import Publication, RunTarget, train_and_publish
+from ebert_core.training.steps import StepConfig
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
 
 _TRAIN_STREAM = 2
 _SCAN_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class BindingBatch:
+    """Windows on the device with what is known of their bins; see `LabelledBatch`."""
+
+    bases: Tensor
+    states: Tensor
+    bound: Tensor
+    counts: Tensor
+
+
+class BindingLosses(nn.Module):
+    """The sum that fine-tuning is about, as one forward pass over a batch."""
+
+    def __init__(self, module: BindingModel) -> None:
+        super().__init__()
+        self.model = module
+
+    def forward(self, batch: BindingBatch) -> Tensor:
+        """(1,): binary cross-entropy over the bins that count."""
+        logits = self.model(batch.bases, batch.states)
+        weight = batch.counts.float()
+        total = F.binary_cross_entropy_with_logits(logits, batch.bound.float(), weight=weight, reduction="sum")
+        return total[None]
 
 
 class BindingObjective:
@@ -40,30 +68,35 @@ class BindingObjective:
 
     def __init__(self, data: FinetuneData, config: FinetuneConfig, module: BindingModel, device: Device) -> None:
         self.module = module
+        self.losses: nn.Module = BindingLosses(module)
+        self.weights = (1.0,)
         self.windows = BindingWindows(data, config)
-        self._data = data
-        self._config = config
-        self._device = device
+        self._data, self._config, self._device = data, config, device
         self._regions = _thinned(data.valid, config.valid_bp // max(1, len(data.valid_cells)))
+        self._latest: tuple[int, LabelledBatch] | None = None
 
-    def bases_per_part(self) -> int:
-        return self._config.micro_batch * self._config.window_bp
+    def groups(self) -> list[tuple[nn.Module, float]]:
+        return [(self.module.encoder, self._config.encoder_rate), (self.module.head, 1.0)]
 
-    def loss(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
-        parts = self._config.global_batch // self._config.micro_batch
-        rng = step_generator(self._config.seed, _TRAIN_STREAM, step * parts + part)
-        batch = self.windows.draw(rng, self._config.micro_batch)
-        place = self._device.device
-        logits = self.module(
-            torch.from_numpy(np.ascontiguousarray(batch.windows.bases)).to(place),
-            torch.from_numpy(np.ascontiguousarray(batch.windows.states)).to(place),
-        )
-        counts = torch.from_numpy(batch.counts).to(place)
-        targets = torch.from_numpy(batch.bound).to(place)[counts].float()
-        total = F.binary_cross_entropy_with_logits(logits[counts], targets, reduction="sum")
-        return total / counts.sum().clamp(min=1), {}  # a mean of nothing would be NaN
+    def draw(self, step: int, first: int, count: int) -> BindingBatch:
+        # The whole global batch is drawn at once and kept for the step's other parts.
+        if self._latest is None or self._latest[0] != step:
+            rng = step_generator(self._config.seed, _TRAIN_STREAM, step)
+            self._latest = step, self.windows.draw(rng, self._config.global_batch)
+        batch, rows = self._latest[1], slice(first, first + count)
+        arrays = (batch.windows.bases, batch.windows.states, batch.bound, batch.counts)
+        return BindingBatch(*(torch.from_numpy(a[rows].copy()).to(self._device.device) for a in arrays))
 
-    def evaluate(self) -> dict[str, Any]:
+    def counts(self, batch: BindingBatch) -> Tensor:
+        return batch.counts.sum()[None].double()
+
+    def tensors(self, batch: BindingBatch) -> dict[str, Tensor]:
+        return vars(batch)
+
+    def figures(self, means: list[float]) -> dict[str, float]:
+        return {}
+
+    def evaluate(self, ranks: Ranks = ALONE) -> dict[str, Any]:
         """Mean auPRC over TFs and validation cell types, and each of them."""
         by_pair = {}
         for (tf, cell), (logits, bound) in self.validate(self._regions).items():
@@ -153,8 +186,7 @@ def finetune(
     config: FinetuneConfig,
     encoder: tuple[Encoder, dict[str, Any]],
     target: RunTarget,
-    device: Device,
-    reporter: Reporter = SILENT,
+    around: Surroundings,
 ) -> Path:
     """Fine-tune an encoder for the chosen TFs and publish the model.
 
@@ -165,59 +197,67 @@ def finetune(
         `target.output`: a folder with `weights.safetensors`, `ebert.json` and `journal.jsonl`.
 
     Raises:
-        EbertError: an output in the way, nothing to train on, or a loss that is not finite.
+        EbertError: an output in the way, nothing to train on, too little memory, or a loss that is not finite.
+        KeyboardInterrupt: stopped and saved; `Requeue` is one.
     """
     torch.manual_seed(config.seed)
     trunk, origin = encoder
-    module = BindingModel(trunk, len(data.tfs)).to(device.device)
-    objective = BindingObjective(data, config, module, device)
-    with open_run(target, "model") as working:
-        reporter.log(
-            f"device {device.describe()}; {count_parameters(module):,} parameters; {len(data.tfs)} TF(s); "
-            f"{objective.windows.num_starts:,} windows of {config.window_bp:,} bp in each of {', '.join(data.cells)}"
-        )
-        reporter.log(
-            f"training on {_shown(data.train)}; validating on {_shown(data.valid)} of {', '.join(data.valid_cells)}"
-        )
-        if stateless := _without_states(data, config):
-            reporter.warn(f"the dataset has no states of {', '.join(stateless)}: read with unknown states")
-        state, best = train(
-            objective,
-            build_optimizer([(module.encoder, config.encoder_rate), (module.head, 1.0)], config.optimizer),
-            LoopConfig(
-                steps=config.steps,
-                parts=config.global_batch // config.micro_batch,
-                evaluate_every=config.evaluate_every,
-                checkpoint_every=config.evaluate_every,
-                patience=config.patience,
-                optimizer=config.optimizer,
-                seed=config.seed,
-            ),
-            device,
-            working,
-            reporter,
-            digest_of({"config": config.model_dump(), "data": data.describe(), "encoder": origin}),
-        )
-        module.load_state_dict(best)
+    module = BindingModel(trunk, len(data.tfs)).to(around.device.device)
+    objective = BindingObjective(data, config, module, around.device)
+    _announce(data, config, objective, around)
+
+    def body(state: LoopState) -> dict[str, Any]:
         calibrations, measures = objective.calibrate()
+        return {
+            "tfs": list(data.tfs),
+            "config": config.model_dump(),
+            "encoder": trunk.config.model_dump(),
+            "vocabulary": vocabulary_entry(trunk.config, data.dataset.require_state_model()),
+            "data": data.describe(),
+            "started_from": origin,
+            "num_parameters": count_parameters(module),
+            "best_step": state.best_step,
+            "validation": measures,
+            "calibration": calibrations,
+        }
 
-        def write(folder: Path) -> None:
-            body = {
-                "tfs": list(data.tfs),
-                "config": config.model_dump(),
-                "encoder": trunk.config.model_dump(),
-                "vocabulary": vocabulary_entry(trunk.config, data.dataset.require_state_model()),
-                "data": data.describe(),
-                "started_from": origin,
-                "num_parameters": count_parameters(module),
-                "best_step": state.best_step,
-                "validation": measures,
-                "calibration": calibrations,
-            }
-            save(folder, "model", module, body)
-
-        finish_run(working, target, write)
+    loop = LoopConfig(
+        StepConfig(config.steps, config.global_batch, config.micro_batch, config.optimizer, config.seed),
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.evaluate_every,
+        checkpoint_minutes=config.checkpoint_minutes,
+        patience=config.patience,
+    )
+    shown = config.model_dump(exclude={"micro_batch", "checkpoint_minutes"})
+    fingerprint = digest_of({"config": shown, "data": data.describe(), "encoder": origin})
+    train_and_publish(
+        objective, loop, around, target, Publication("model", fingerprint, module, body), _meter(config, trunk, around)
+    )
     return target.output
+
+
+def _announce(data: FinetuneData, config: FinetuneConfig, objective: BindingObjective, around: Surroundings) -> None:
+    """The first lines of a run."""
+    around.reporter.log(
+        f"device {around.device.describe()}; {count_parameters(objective.module):,} parameters; {len(data.tfs)} TF(s); "
+        f"{objective.windows.num_starts:,} windows of {config.window_bp:,} bp in each of {', '.join(data.cells)}"
+    )
+    around.reporter.log(
+        f"training on {_shown(data.train)}; validating on {_shown(data.valid)} of {', '.join(data.valid_cells)}"
+    )
+    if stateless := _without_states(data, config):
+        around.reporter.warn(f"the dataset has no states of {', '.join(stateless)}: read with unknown states")
+
+
+def _meter(config: FinetuneConfig, trunk: Encoder, around: Surroundings) -> Meter:
+    def flops() -> float:
+        def call(module: Encoder) -> Tensor:
+            return module(no_content(1, config.window_bp), no_content(1, config.window_bp // STATE_BIN_BP))
+
+        return config.global_batch * training_flops(lambda: Encoder(trunk.config, trunk.num_states), call)
+
+    tokens = config.global_batch * config.window_bp // trunk.config.token_bp
+    return Meter(tokens, flops, around.device, reporter=around.reporter)
 
 
 def _without_states(data: FinetuneData, config: FinetuneConfig) -> list[str]:

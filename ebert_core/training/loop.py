@@ -1,55 +1,32 @@
 """One training loop for every objective.
 
-The loop owns steps, learning rate, accumulation, clipping, evaluation and the resume point. What is learned from which
-batch is the objective's business. Everything random is a function of (seed, step), so a run that was stopped and
-resumed goes through the same numbers as an unbroken one.
+The loop owns steps, evaluation, stopping and the resume points; `steps` makes a step. What is learned from which batch
+is the objective's business. Everything random is a function of (seed, step), so a run that was stopped and resumed goes
+through the same numbers as an unbroken one.
 """
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import contextlib
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ebert_core.artifacts import publish_folder, read_json, write_json
-from ebert_core.config import OptimizerConfig
-from ebert_core.errors import EbertError
-from ebert_core.model.checkpoint import load_weights, save_weights
 from ebert_core.model.device import Device
-from ebert_core.reporting import Reporter
-from ebert_core.training.interrupts import uninterrupted
-from ebert_core.training.journal import Journal
-from ebert_core.training.schedule import learning_rate
+from ebert_core.reporting import SILENT, Reporter
+from ebert_core.training.distributed import ALONE, Ranks, kept_weights
+from ebert_core.training.interrupts import Requeue, Stops, uninterrupted
+from ebert_core.training.journal import Journal, Listener
+from ebert_core.training.progress import Meter
+from ebert_core.training.resume import LoopState, ResumePoints, Trained
+from ebert_core.training.steps import Objective, StepConfig, Stepper
 
-RESUME_PREFIX: Final = "resume-step-"
 JOURNAL_FILE: Final = "journal.jsonl"
 _LOG_EVERY: Final = 20
-
-
-class Objective(Protocol):
-    """What a run learns."""
-
-    @property
-    def module(self) -> nn.Module:
-        """What is trained."""
-        ...
-
-    def loss(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss over micro-batch `part` of `step`, and figures for the journal."""
-        ...
-
-    def evaluate(self) -> dict[str, Any]:
-        """Figures on held-out data; `score` among them is the higher the better."""
-        ...
-
-    def bases_per_part(self) -> int:
-        """Base pairs in one micro-batch, for the rate."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,208 +34,180 @@ class LoopConfig:
     """How long and how often.
 
     Attributes:
-        steps: optimiser steps.
-        parts: micro-batches per step.
-        evaluate_every, checkpoint_every: steps.
+        step: how a step is made, and how many there are.
+        evaluate_every, checkpoint_every: steps; 0 makes no resume point by steps.
+        checkpoint_minutes: minutes of the wall clock between resume points; 0 makes none by time.
+        checkpoints_kept: latest resume points that stay.
         patience: evaluations without a better score before stopping; None never stops early.
-        optimizer: learning rate and clipping.
-        seed: of dropout.
     """
 
-    steps: int
-    parts: int
+    step: StepConfig
     evaluate_every: int
     checkpoint_every: int
-    patience: int | None
-    optimizer: OptimizerConfig
-    seed: int
+    checkpoint_minutes: float = 0.0
+    checkpoints_kept: int = 1
+    patience: int | None = None
 
 
-@dataclass
-class LoopState:
-    """Where a run stands: what a resume needs beside weights and optimiser.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run is given beside its objective.
 
     Attributes:
-        step: optimiser steps done.
-        evaluated: step of the last evaluation done; a run stopped during an evaluation repeats it.
-        best_score, best_step, best_figures: of the best evaluation.
+        device: place and precision.
+        reporter: silent on all ranks but the first.
+        ranks: this process among those of the run.
+        stops: what this process was asked to do.
+        listeners: told of every event of the journal.
     """
 
-    step: int = 0
-    evaluated: int = 0
-    best_score: float = float("-inf")
-    best_step: int = 0
-    best_figures: dict[str, Any] | None = None
+    device: Device
+    reporter: Reporter = SILENT
+    ranks: Ranks = ALONE
+    stops: Stops = field(default_factory=Stops)
+    listeners: tuple[Listener, ...] = ()
 
 
 def train(
     objective: Objective,
-    optimizer: torch.optim.Optimizer,
     config: LoopConfig,
-    device: Device,
+    around: Surroundings,
     folder: Path,
-    reporter: Reporter,
     fingerprint: str,
+    meter: Meter | None = None,
 ) -> tuple[LoopState, dict[str, Tensor]]:
     """Run the loop, resuming from `folder/resume-step-*` where there is one.
 
     Args:
         folder: working folder of the run; gets the journal and the resume points.
         fingerprint: digest of the configuration and the data; a resume point of another run is refused.
+        meter: measures the speed; None does not.
 
     Returns:
-        (the final state, weights of the best evaluation).
+        (the final state, weights of the best evaluation on the CPU; on rank 0 only).
 
     Raises:
-        EbertError: the loss is not finite, or the resume point is of another run.
-        KeyboardInterrupt: passed on after the resume point was saved.
+        EbertError: the loss is not finite, memory does not suffice, or the resume point is of another run.
+        KeyboardInterrupt: passed on after the resume point was saved; `Requeue` is one.
     """
-    state, best = _restore(folder, objective.module, optimizer, fingerprint)
-    journal = Journal(folder / JOURNAL_FILE, keep_until={"train": state.step, "evaluate": state.evaluated})
-    if state.step:
-        reporter.log(f"resumed at step {state.step:,} of {config.steps:,}")
-    try:
-        with reporter.task("training", config.steps - state.step, "steps") as advance:
-            while True:
-                if _evaluation_is_due(state, config):
-                    _evaluate(objective, state, best, journal, reporter)
-                if _is_stale(state, config):
-                    reporter.log(f"stopped at step {state.step:,}: no better score since step {state.best_step:,}")
-                    break
-                if state.step and state.step % config.checkpoint_every == 0:
-                    _save(folder, objective.module, optimizer, state, best, fingerprint)
-                if state.step >= config.steps:
-                    break
-                loss = _step(objective, optimizer, config, device, state, journal)
-                advance(1, f"loss {loss:.4f}")
-        # What follows (calibration, publishing) may be stopped too, and must not cost the run.
-        _save(folder, objective.module, optimizer, state, best, fingerprint)
-    except KeyboardInterrupt:
-        _save(folder, objective.module, optimizer, state, best, fingerprint)
-        reporter.warn(f"interrupted at step {state.step:,}; go on with --resume")
-        raise
-    finally:
-        journal.close()
-    return state, best
+    return _Run(objective, config, around, folder, fingerprint, meter).run()
 
 
-def _step(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    config: LoopConfig,
-    device: Device,
-    state: LoopState,
-    journal: Journal,
-) -> float:
-    """One optimiser step; returns its loss."""
-    step = state.step
-    rate = learning_rate(step, config.steps, config.optimizer)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["share"]
-    # For dropout. Mixed, because the CPU's generator takes the lowest 32 bits of a seed only.
-    torch.manual_seed(int(np.random.SeedSequence([config.seed, step]).generate_state(1)[0]))
-    objective.module.train()
-    optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, float] = {}
-    for part in range(config.parts):
-        with device.autocast():
-            loss, figures = objective.loss(step, part)
-        (loss / config.parts).backward()
-        for name, value in {"loss": float(loss.detach()), **figures}.items():
-            sums[name] = sums.get(name, 0.0) + value / config.parts
-    norm = nn.utils.clip_grad_norm_(objective.module.parameters(), config.optimizer.clip_norm)
-    if not torch.isfinite(norm):
-        raise EbertError(
-            f"the loss or its gradient is not finite at step {step + 1:,} (loss {sums['loss']})",
-            "the last resume point is still there; if this comes again, lower the learning rate "
-            "(--set optimizer.learning_rate=...) and start anew with --overwrite",
-        )
-    with uninterrupted():
-        optimizer.step()
-        state.step += 1
-        if state.step % _LOG_EVERY == 0 or state.step == config.steps:
-            journal.write("train", state.step, **sums, gradient_norm=float(norm), learning_rate=rate)
-    return sums["loss"]
+class _Run:
+    def __init__(
+        self,
+        objective: Objective,
+        config: LoopConfig,
+        around: Surroundings,
+        folder: Path,
+        fingerprint: str,
+        meter: Meter | None,
+    ) -> None:
+        self.objective, self.config, self.around, self.meter = objective, config, around, meter
+        self.reporter, self.ranks = around.reporter, around.ranks
+        self.stepper = Stepper(objective, config.step, around.device, self.ranks, folder, self.reporter)
+        best: dict[str, Tensor] = {}
+        self.trained = Trained(objective.module, self.stepper.optimizer, self.stepper.average, best)
+        self.points = ResumePoints(folder, fingerprint, config.checkpoints_kept, self.ranks)
+        self.state = self.points.restore(self.trained)
+        self.saved = time.monotonic()
+        kept = {"train": self.state.step, "evaluate": self.state.evaluated}
+        path = folder / JOURNAL_FILE if self.ranks.is_first else None
+        self.journal = Journal(path, keep_until=kept, listeners=around.listeners)
 
+    def run(self) -> tuple[LoopState, dict[str, Tensor]]:
+        """See `train`."""
+        state, steps = self.state, self.config.step.steps
+        if state.step:
+            self.reporter.log(f"resumed at step {state.step:,} of {steps:,}")
+        try:
+            deferred = self.around.stops.deferred(self.ranks.size > 1)
+            with deferred, self.reporter.task("training", steps - state.step, "steps") as advance:
+                while True:
+                    if self._evaluation_is_due():
+                        self._evaluate()
+                    if self._is_stale():
+                        self.reporter.log(f"stopped at step {state.step:,}: no better score since {state.best_step:,}")
+                        break
+                    self._save_if_due()
+                    if state.step >= steps:
+                        break
+                    advance(1, self._step())
+            # What follows (calibration, publishing) may be stopped too, and must not cost the run.
+            self._save()
+        except KeyboardInterrupt as stop:
+            self._save()
+            if isinstance(stop, Requeue):
+                stop.saved_step = state.step
+            else:
+                self.reporter.warn(f"interrupted at step {state.step:,}; go on with --resume")
+            raise
+        finally:
+            self.journal.close()
+        return state, self.trained.best
 
-def _evaluation_is_due(state: LoopState, config: LoopConfig) -> bool:
-    on_time = state.step % config.evaluate_every == 0 or state.step == config.steps
-    return on_time and state.step > state.evaluated
+    def _step(self) -> str:
+        """One optimiser step; returns a note for the progress bar."""
+        state, steps = self.state, self.config.step.steps
+        began = time.perf_counter()
+        figures = self.stepper.learn(state.step)
+        with uninterrupted():
+            self.stepper.apply(state.step)
+            state.step += 1
+            if self.meter:
+                self.meter.add(time.perf_counter() - began)
+            if state.step % _LOG_EVERY == 0 or state.step == steps:
+                speed = {"speed": self.meter.read(steps - state.step)} if self.meter else {}
+                told = {"gradient_norm": figures.norm, "learning_rate": figures.rate, **speed}
+                self.journal.write("train", state.step, loss=figures.loss, **figures.figures, **told)
+        bits = f"{figures.figures['bits_per_base']:.3f} bits per base" if "bits_per_base" in figures.figures else ""
+        speed_note = self.meter.note() if self.meter else ""
+        return ", ".join(part for part in (f"loss {figures.loss:.4f}", bits, speed_note) if part)
 
+    def _evaluation_is_due(self) -> bool:
+        step, every = self.state.step, self.config.evaluate_every
+        return (step % every == 0 or step == self.config.step.steps) and step > self.state.evaluated
 
-def _evaluate(
-    objective: Objective, state: LoopState, best: dict[str, Tensor], journal: Journal, reporter: Reporter
-) -> None:
-    """Score the module; where that is the best score yet, its weights go into `best`."""
-    objective.module.eval()
-    with torch.inference_mode():
-        figures = objective.evaluate()
-    with uninterrupted():
-        journal.write("evaluate", state.step, **figures)
-        state.evaluated = state.step
-        # The first evaluation counts whatever it says, so that a run always has weights to publish.
-        if state.best_figures is None or figures["score"] > state.best_score:
-            state.best_score, state.best_step, state.best_figures = figures["score"], state.step, figures
-            best.update((name, tensor.detach().clone()) for name, tensor in objective.module.state_dict().items())
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
-    reporter.log(f"step {state.step:,}: {shown}")
+    def _evaluate(self) -> None:
+        """Score the module; where that is the best score yet, its weights go into `best`."""
+        module, state = self.objective.module, self.state
+        self.objective.losses.eval()
+        average = self.stepper.average
+        with average.applied() if average else contextlib.nullcontext():
+            with torch.inference_mode():
+                figures = self.ranks.share(self.objective.evaluate(self.ranks))
+            # The first evaluation counts whatever it says, so that a run always has weights to publish.
+            better = state.best_figures is None or figures["score"] > state.best_score
+            weights = kept_weights(module, self.ranks) if better else {}
+        with uninterrupted():
+            self.journal.write("evaluate", state.step, **figures)
+            state.evaluated = state.step
+            if better:
+                state.best_score, state.best_step, state.best_figures = figures["score"], state.step, figures
+                self.trained.best.update(weights)
+        told = {**figures, **figures.get("baselines", {})}.items()
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in told if isinstance(value, float))
+        speed = self.meter.note() if self.meter else ""
+        self.reporter.log(f"step {state.step:,}: {shown}" + (f"; {speed}" if speed else ""))
 
+    def _is_stale(self) -> bool:
+        if self.config.patience is None:
+            return False
+        return self.state.step - self.state.best_step >= self.config.patience * self.config.evaluate_every
 
-def _is_stale(state: LoopState, config: LoopConfig) -> bool:
-    if config.patience is None:
-        return False
-    return state.step - state.best_step >= config.patience * config.evaluate_every
+    def _save_if_due(self) -> None:
+        """Make the resume points that are due, by rank 0's clock, and obey the stops that any rank has heard."""
+        config, step = self.config, self.state.step
+        by_steps = step > 0 and config.checkpoint_every > 0 and step % config.checkpoint_every == 0
+        minutes = (time.monotonic() - self.saved) / 60
+        by_time = self.ranks.is_first and 0 < config.checkpoint_minutes <= minutes
+        # One rank alone obeys at once, so what it heard is behind it.
+        listening = self.around.stops.heard if self.ranks.size > 1 else 0
+        heard, due = self.ranks.largest(listening, int(by_steps or by_time))
+        if due:
+            self._save()
+        Stops.obey(heard)
 
-
-def _save(
-    folder: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: LoopState,
-    best: dict[str, Tensor],
-    fingerprint: str,
-) -> None:
-    """Write a resume point; only when it is whole are the earlier ones removed."""
-    earlier = resume_points(folder)
-    target = folder / f"{RESUME_PREFIX}{state.step:08d}"
-    if target in earlier:
-        return
-    with publish_folder(target) as staged:
-        save_weights(module.state_dict(), staged / "weights.safetensors")
-        save_weights(best, staged / "best.safetensors")
-        moments = {
-            f"{index}.{name}": value
-            for index, values in optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-        }
-        save_weights(moments, staged / "optimizer.safetensors")
-        write_json(staged / "state.json", {"fingerprint": fingerprint, **vars(state)})
-    for path in earlier:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def resume_points(folder: Path) -> list[Path]:
-    """Whole resume points of a run, the latest last."""
-    return sorted(path for path in folder.glob(f"{RESUME_PREFIX}*") if (path / "state.json").is_file())
-
-
-def _restore(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
-) -> tuple[LoopState, dict[str, Tensor]]:
-    points = resume_points(folder)
-    if not points:
-        return LoopState(), {}
-    point = points[-1]
-    saved = read_json(point / "state.json")
-    if saved.pop("fingerprint") != fingerprint:
-        raise EbertError(
-            f"{folder} holds an unfinished run with other settings or other data",
-            "repeat its command exactly, or start anew with --overwrite",
-        )
-    module.load_state_dict(load_weights(point / "weights.safetensors"))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in load_weights(point / "optimizer.safetensors").items():
-        index, _, key = name.partition(".")
-        moments.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return LoopState(**saved), load_weights(point / "best.safetensors")
+    def _save(self) -> None:
+        self.points.save(self.state, self.trained)
+        self.saved = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +10,36 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebert_core.artifacts import digest_of
 from ebert_core.config import PretrainConfig
+from ebert_core.data.batches import IGNORED, GenomeStore, MaskedBatch, MaskedBatches
 from ebert_core.data.dataset import Dataset
-from ebert_core.data.masking import MaskedBatch, mask_batch
-from ebert_core.data.windows import WindowReader, eligible_starts, step_generator
+from ebert_core.data.masking import hidden_count
+from ebert_core.data.windows import eligible_starts
 from ebert_core.errors import EbertError
 from ebert_core.genome.regions import Region, hold_back, subtract, whole
-from ebert_core.model.checkpoint import PretrainingModel, save, vocabulary_entry
+from ebert_core.model.checkpoint import PretrainingModel, vocabulary_entry
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import count_parameters
-from ebert_core.reporting import SILENT, Reporter
-from ebert_core.training.loop import LoopConfig, train
-from ebert_core.training.run_folder import RunTarget, finish_run, open_run
-from ebert_core.training.schedule import build_optimizer
-from ebert_core.vocabulary import BASE_N, NUM_BASES
+from ebert_core.training.baselines import held_out_baselines
+from ebert_core.training.distributed import ALONE, Ranks
+from ebert_core.training.loop import LoopConfig, Surroundings
+from ebert_core.training.progress import Meter, no_content, training_flops
+from ebert_core.training.resume import LoopState
+from ebert_core.training.run_folder import Publication, RunTarget, train_and_publish
+from ebert_core.training.steps import StepConfig, cut
+from ebert_core.vocabulary import NUM_BASES, STATE_BIN_BP, STATE_UNKNOWN
 
 # Without --valid-chrom, this share of every chromosome is held back to score the run.
 _VALID_FRACTION: Final = 0.02
-_IGNORED: Final = -100
-_TRAIN_STREAM, _VALID_STREAM = 0, 1
+_TRAIN_STREAM, _VALID_STREAM, _BASELINE_STREAM = 0, 1, 3
+# What a run may change without becoming another one: how the work is laid out, not what is learned.
+_LAYOUT: Final = {
+    "micro_batch", "checkpoint_every", "checkpoint_minutes", "checkpoints_kept", "parallel", "activation_checkpointing",
+    "data_placement",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,76 +84,104 @@ class PretrainData:
         }
 
 
+class LanguageLosses(nn.Module):
+    """The sums that pre-training is about, as one forward pass over a batch."""
+
+    def __init__(self, module: PretrainingModel, recompute: bool = False) -> None:
+        super().__init__()
+        self.model = module
+        self._recompute = recompute
+
+    def forward(self, batch: MaskedBatch) -> Tensor:
+        """(3,): nats over hidden bases, nats over hidden states, hidden states said right."""
+        tokens = self.model.encoder(batch.bases, batch.states, self._recompute and self.training)
+        logits = self.model.head.base_logits(tokens, batch.base_index).float()
+        bases = _cross_entropy(logits.view(-1, NUM_BASES), batch.base_targets.view(-1))
+        logits = self.model.head.state_logits(tokens, batch.state_index).float()
+        states = _cross_entropy(logits, batch.state_targets)
+        right = (logits.detach().argmax(dim=-1) == batch.state_targets).sum()
+        return torch.stack([bases, states, right.float()])
+
+
 class MaskedLanguageObjective:
     """Cross-entropy of hidden bases, plus that of hidden states at a smaller weight."""
 
     def __init__(self, data: PretrainData, config: PretrainConfig, module: PretrainingModel, device: Device) -> None:
         self.module = module
-        self._config = config
-        self._device = device
-        self._num_states = len(data.dataset.require_state_model().states)
-        self._reader = WindowReader(data.dataset, data.cells, config.window_bp)
-        self._num_cells = len(data.cells)
-        self._starts = _require_starts(data.dataset, data.train, config.window_bp, "training")
+        self.losses: nn.Module = LanguageLosses(module, config.activation_checkpointing)
+        self.weights = (1.0, config.masking.state_loss_weight if config.use_states else 0.0, 0.0)
+        self.store = GenomeStore(data.dataset, data.cells, device.device, config.data_placement)
+        self._baselines: dict[str, Any] | None = None
+        self._config, self._device = config, device
+        self.starts = _require_starts(data.dataset, data.train, config.window_bp, "training")
         valid = _require_starts(data.dataset, data.valid, config.window_bp, "validation")
-        self._valid = self._draw(valid, _VALID_STREAM, 0, config.valid_windows)
+        self._train = MaskedBatches(self.store, self.starts, config, rare_states=config.rare_states)
+        self._valid = MaskedBatches(self.store, valid, config)
 
     @property
     def num_windows(self) -> int:
         """Distinct training windows, times cell types."""
-        return len(self._starts) * self._num_cells
+        return self._train.num_pairs
 
-    def bases_per_part(self) -> int:
-        return self._config.micro_batch * self._config.window_bp
+    def groups(self) -> list[tuple[nn.Module, float]]:
+        return [(self.module, 1.0)]
 
-    def _draw(self, starts: np.ndarray, stream: int, step: int, count: int) -> MaskedBatch:
-        """`count` random (window, cell type, strand) triples of a step, masked."""
-        rng = step_generator(self._config.seed, stream, step)
-        batch = self._reader.read(rng.choice(starts, count), rng.integers(self._num_cells, size=count))
-        batch = batch.flipped(rng.random(count) < 0.5)
-        return mask_batch(rng, batch, self._config.masking, self._config.encoder.token_bp, self._num_states)
+    def draw(self, step: int, first: int, count: int) -> MaskedBatch:
+        return self._shown(self._train.draw(_TRAIN_STREAM, step, first, count, self._config.global_batch))
 
-    def loss(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
-        parts = self._config.global_batch // self._config.micro_batch
-        batch = self._draw(self._starts, _TRAIN_STREAM, step * parts + part, self._config.micro_batch)
-        base_loss, state_loss, _ = self._losses(batch)
-        loss = base_loss + self._config.masking.state_loss_weight * state_loss
-        return loss, {
-            "bits_per_base": float(base_loss.detach()) / math.log(2),
-            "state_loss": float(state_loss.detach()),
-        }
+    def _shown(self, batch: MaskedBatch) -> MaskedBatch:
+        """The batch as the model may see it: without states where the run goes without."""
+        if not self._config.use_states:
+            batch.states.fill_(STATE_UNKNOWN)
+        return batch
 
-    def _losses(self, batch: MaskedBatch) -> tuple[Tensor, Tensor, float]:
-        """(nats per hidden base, nats per hidden state, share of hidden states said right)."""
-        to = functools.partial(_to_tensor, device=self._device.device)
-        base_mask, state_mask = to(batch.base_mask), to(batch.state_mask)
-        tokens = self.module.encoder(to(batch.bases), to(batch.states))
-        targets = to(batch.base_targets).view(*base_mask.shape, -1)[base_mask].long()
-        targets = torch.where(targets < BASE_N, targets, _IGNORED)
-        logits = self.module.head.base_logits(tokens, base_mask).float()
-        base_loss = _mean_cross_entropy(logits.view(-1, NUM_BASES), targets.view(-1))
-        state_targets = to(batch.state_targets)[state_mask].long() - 1
-        state_logits = self.module.head.state_logits(tokens, state_mask).float()
-        state_loss = _mean_cross_entropy(state_logits, state_targets)
-        right = (state_logits.argmax(dim=-1) == state_targets).float().mean() if len(state_targets) else torch.zeros(())
-        return base_loss, state_loss, float(right)
+    def counts(self, batch: MaskedBatch) -> Tensor:
+        states = (batch.state_targets != IGNORED).sum()
+        return torch.stack([(batch.base_targets != IGNORED).sum(), states, states]).double()
 
-    def evaluate(self) -> dict[str, Any]:
-        """Bits per hidden base and accuracy of hidden states on the held-back windows."""
-        sums = np.zeros(3)
-        size = self._config.micro_batch
-        pieces = [_slice(self._valid, first, first + size) for first in range(0, self._config.valid_windows, size)]
-        for piece in pieces:
+    def tensors(self, batch: MaskedBatch) -> dict[str, Tensor]:
+        return vars(batch)
+
+    def figures(self, means: list[float]) -> dict[str, float]:
+        bits = {"bits_per_base": means[0] / math.log(2)}
+        return bits | ({"state_loss": means[1], "state_accuracy": means[2]} if self._config.use_states else {})
+
+    def evaluate(self, ranks: Ranks = ALONE) -> dict[str, Any]:
+        """Bits per hidden base, and bits and accuracy per hidden state, over the held-back windows of all ranks.
+
+        Beside them, under `baselines`, what the same windows give away without a model.
+        """
+        config = self._config
+        totals = torch.zeros(2, 3, dtype=torch.float64, device=self.store.batch_device)
+        for first, count in cut(config.valid_windows, ranks.size, ranks.rank, config.micro_batch):
+            place = (first, count) if count else (0, 1)
+            batch = self._shown(self._valid.draw(_VALID_STREAM, 0, *place, config.valid_windows))
             with self._device.autocast():
-                base_loss, state_loss, right = self._losses(piece)
-            sums += [float(base_loss) / math.log(2), float(state_loss) / math.log(2), right]
-        bits, state_bits, accuracy = (sums / len(pieces)).tolist()
-        return {
-            "score": -bits,
-            "valid_bits_per_base": bits,
-            "valid_bits_per_state": state_bits,
-            "valid_state_accuracy": accuracy,
-        }
+                sums = self.losses(batch)
+            totals += torch.stack([sums.double(), self.counts(batch)]) * (count > 0)
+        sums, counts = ranks.add_up(totals)
+        bits, state_bits, _ = (sums / counts.clamp(min=1) / math.log(2)).tolist()
+        figures: dict[str, Any] = {"score": -bits, "valid_bits_per_base": bits}
+        if config.use_states:
+            accuracy = float(sums[2] / counts[2].clamp(min=1))
+            figures |= {"valid_bits_per_state": state_bits, "valid_state_accuracy": accuracy}
+        if self._baselines is None:
+            self._baselines = ranks.share(self._measured_baselines() if ranks.is_first else {})
+        return {**figures, "baselines": self._baselines}
+
+    def _measured_baselines(self) -> dict[str, Any]:
+        config = self._config
+        many = config.steps * config.global_batch
+        return held_out_baselines(
+            lambda first, count: self._train.draw(_BASELINE_STREAM, 0, first, count, many),
+            self._shown(self._valid.draw(_VALID_STREAM, 0, 0, config.valid_windows, config.valid_windows)),
+            many * config.window_bp,
+            self.store.num_states,
+        )
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
 
 
 def _require_starts(dataset: Dataset, regions: tuple[Region, ...], window_bp: int, what: str) -> np.ndarray:
@@ -159,73 +194,79 @@ def _require_starts(dataset: Dataset, regions: tuple[Region, ...], window_bp: in
     return starts
 
 
-def _to_tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+def flops_per_window(config: PretrainConfig, num_states: int) -> float:
+    """Floating-point operations of training on one window, forward and backward."""
+    tokens, bins = config.window_bp // config.encoder.token_bp, config.window_bp // STATE_BIN_BP
+    hidden = hidden_count(config.masking.dna_rate, tokens), hidden_count(config.masking.state_rate, bins)
+
+    def call(module: PretrainingModel) -> Tensor:
+        found = module.encoder(no_content(1, config.window_bp), no_content(1, bins))
+        bases = module.head.base_logits(found, no_content(hidden[0]))
+        return bases.sum() + module.head.state_logits(found, no_content(hidden[1])).sum()
+
+    return training_flops(lambda: PretrainingModel(config.encoder, num_states), call)
 
 
-def _mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over targets that count; zero where none does (a mean of nothing would be NaN)."""
-    total = F.cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum")
-    return total / (targets != _IGNORED).sum().clamp(min=1)
+def step_config(config: PretrainConfig) -> StepConfig:
+    """How a step of this run is made."""
+    return StepConfig(
+        config.steps, config.global_batch, config.micro_batch, config.optimizer, config.seed, config.parallel
+    )
 
 
-def _slice(batch: MaskedBatch, first: int, last: int) -> MaskedBatch:
-    return MaskedBatch(**{name: array[first:last] for name, array in vars(batch).items()})
+def build_model(config: PretrainConfig, num_states: int, device: Device) -> PretrainingModel:
+    """Fresh weights, a function of the seed."""
+    torch.manual_seed(config.seed)
+    return PretrainingModel(config.encoder, num_states).to(device.device)
 
 
-def pretrain(
-    data: PretrainData,
-    config: PretrainConfig,
-    target: RunTarget,
-    device: Device,
-    reporter: Reporter = SILENT,
-) -> Path:
+def pretrain(data: PretrainData, config: PretrainConfig, target: RunTarget, around: Surroundings) -> Path:
     """Pre-train an encoder and publish its checkpoint.
 
     Returns:
         `target.output`: a folder with `weights.safetensors`, `ebert.json` and `journal.jsonl`.
 
     Raises:
-        EbertError: no window to read, an output in the way, or a loss that is not finite.
+        EbertError: no window to read, an output in the way, too little memory, or a loss that is not finite.
+        KeyboardInterrupt: stopped and saved; `Requeue` is one.
     """
-    state_model = data.dataset.require_state_model()
-    torch.manual_seed(config.seed)
-    module = PretrainingModel(config.encoder, len(state_model.states)).to(device.device)
+    state_model, device, ranks = data.dataset.require_state_model(), around.device, around.ranks
+    num_states = len(state_model.states)
+    module = build_model(config, num_states, device)
+    num_parameters = count_parameters(module)
     objective = MaskedLanguageObjective(data, config, module, device)
-    with open_run(target, "checkpoint") as working:
-        reporter.log(
-            f"device {device.describe()}; {count_parameters(module):,} parameters; reading "
-            f"{objective.num_windows:,} (window, cell type) pairs of {config.window_bp:,} bp"
-        )
-        state, best = train(
-            objective,
-            build_optimizer([(module, 1.0)], config.optimizer),
-            LoopConfig(
-                steps=config.steps,
-                parts=config.global_batch // config.micro_batch,
-                evaluate_every=config.evaluate_every,
-                checkpoint_every=config.checkpoint_every,
-                patience=None,
-                optimizer=config.optimizer,
-                seed=config.seed,
-            ),
-            device,
-            working,
-            reporter,
-            digest_of({"config": config.model_dump(), "data": data.describe()}),
-        )
-        module.load_state_dict(best)
+    around.reporter.log(
+        f"device {device.describe()}{f', {ranks.size} ranks' if ranks.size > 1 else ''}; {num_parameters:,} "
+        f"parameters; {objective.num_windows:,} (window, cell type) pairs of {config.window_bp:,} bp; "
+        f"{objective.store.describe()}"
+    )
 
-        def write(folder: Path) -> None:
-            body = {
-                "config": config.model_dump(),
-                "vocabulary": vocabulary_entry(config.encoder, state_model),
-                "data": data.describe(),
-                "num_parameters": count_parameters(module),
-                "best_step": state.best_step,
-                "held_out": state.best_figures,
-            }
-            save(folder, "checkpoint", module, body)
+    def body(state: LoopState) -> dict[str, Any]:
+        return {
+            "config": config.model_dump(),
+            "vocabulary": vocabulary_entry(config.encoder, state_model),
+            "data": data.describe(),
+            "num_parameters": num_parameters,
+            "best_step": state.best_step,
+            "held_out": state.best_figures,
+        }
 
-        finish_run(working, target, write)
+    loop = LoopConfig(
+        step_config(config),
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+        checkpoint_minutes=config.checkpoint_minutes,
+        checkpoints_kept=config.checkpoints_kept,
+    )
+    fingerprint = digest_of({"config": config.model_dump(exclude=_LAYOUT), "data": data.describe()})
+    # The trained module may be in shards; what is published is whole.
+    published = module if ranks.size == 1 else PretrainingModel(config.encoder, num_states)
+    meter = Meter(
+        config.global_batch * config.window_bp // config.encoder.token_bp,
+        lambda: config.global_batch * flops_per_window(config, num_states),
+        device,
+        ranks.size,
+        around.reporter,
+    )
+    train_and_publish(objective, loop, around, target, Publication("checkpoint", fingerprint, published, body), meter)
     return target.output

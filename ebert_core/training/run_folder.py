@@ -7,10 +7,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from ebert_core.artifacts import exclusive_lock, publish_folder, refuse_existing
 from ebert_core.errors import EbertError
-from ebert_core.training.loop import JOURNAL_FILE, resume_points
+from ebert_core.model.checkpoint import save
+from ebert_core.training.distributed import ALONE, Ranks
+from ebert_core.training.loop import JOURNAL_FILE, LoopConfig, Surroundings, train
+from ebert_core.training.progress import Meter
+from ebert_core.training.resume import LoopState, resume_points
+from ebert_core.training.steps import Objective
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,53 @@ class RunTarget:
     overwrite: bool = False
     resume: bool = False
 
+    @property
+    def working(self) -> Path:
+        """Where the run lives while it lasts."""
+        return self.output.with_name(f"{self.output.name}.partial")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a run publishes.
+
+    Attributes:
+        kind: `checkpoint` or `model`.
+        fingerprint: digest of what makes the run what it is; only a run of the same may resume it.
+        module: is given the best weights.
+        body: of the manifest, made after that.
+    """
+
+    kind: str
+    fingerprint: str
+    module: nn.Module
+    body: Callable[[LoopState], dict[str, Any]]
+
+
+def train_and_publish(
+    objective: Objective,
+    config: LoopConfig,
+    around: Surroundings,
+    target: RunTarget,
+    publication: Publication,
+    meter: Meter | None = None,
+) -> None:
+    """Run the loop in the target's working folder and publish the best weights.
+
+    Raises:
+        EbertError: as `open_run` and `train`.
+    """
+    with open_run(target, publication.kind, around.ranks) as working:
+        state, best = train(objective, config, around, working, publication.fingerprint, meter)
+        if not around.ranks.is_first:
+            return
+        publication.module.load_state_dict(best)
+        body = publication.body(state)
+        finish_run(working, target, lambda folder: save(folder, publication.kind, publication.module, body))
+
 
 @contextlib.contextmanager
-def open_run(target: RunTarget, kind: str) -> Iterator[Path]:
+def open_run(target: RunTarget, kind: str, ranks: Ranks = ALONE) -> Iterator[Path]:
     """Yield the working folder of a run that makes a `kind`, and keep other runs from it meanwhile.
 
     Raises:
@@ -37,9 +89,16 @@ def open_run(target: RunTarget, kind: str) -> Iterator[Path]:
         EbertError: the output is not a `kind`, another run is writing it, or an unfinished run is there and neither
             `overwrite` nor `resume` was given.
     """
+    with _locked(target, kind) if ranks.is_first else contextlib.nullcontext():
+        ranks.largest(0)  # the folder is there for all once rank 0 has come here
+        yield target.working
+
+
+@contextlib.contextmanager
+def _locked(target: RunTarget, kind: str) -> Iterator[None]:
     refuse_existing(target.output, target.overwrite, kind=kind)
     with exclusive_lock(target.output):
-        working = target.output.with_name(f"{target.output.name}.partial")
+        working = target.working
         if working.exists() and target.overwrite and not target.resume:
             shutil.rmtree(working)
         if resume_points(working) and not target.resume:
@@ -47,7 +106,7 @@ def open_run(target: RunTarget, kind: str) -> Iterator[Path]:
                 f"{working} holds an unfinished run", "pass --resume to go on, or --overwrite to start it anew"
             )
         working.mkdir(exist_ok=True)
-        yield working
+        yield
 
 
 def finish_run(working: Path, target: RunTarget, write: Callable[[Path], None]) -> None:

@@ -8,14 +8,16 @@ import signal
 import time
 
 import pytest
+import torch
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr, stdout
-from ebert_cli.options import split_regions
+from ebert_cli.console import ConsoleReporter, duration, guarded, split_names, stderr, stdout
+from ebert_cli.options import parse_duration, split_regions
 from ebert_core.errors import EbertError
+from ebert_core.training.interrupts import AnotherRankFailed, Requeue
 
 
 def raised(fault):
@@ -26,6 +28,11 @@ def raised(fault):
     with pytest.raises(typer.Exit) as caught:
         command()
     return caught.value.exit_code
+
+
+def saved(stop, step):
+    stop.saved_step = step
+    return stop
 
 
 @pytest.mark.parametrize(
@@ -40,6 +47,9 @@ def raised(fault):
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 1, "error: a/b: Not a directory\nhint: "),
         (OSError("7 requested and 0 written"), 1, "error: a file: 7 requested and 0 written\nhint: "),
         (KeyboardInterrupt(), 130, "interrupted: "),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: not enough memory\n"),
+        (Requeue("SIGUSR1"), 75, "stopped by SIGUSR1; run the same command again with --resume (exit code 75)\n"),
+        (saved(Requeue("--max-time is over"), 7_000), 75, "stopped by --max-time is over, saved at step 7,000; run"),
     ],
 )
 def test_what_a_command_raises_becomes_words_and_a_code(capsys, fault, code, says):
@@ -50,13 +60,21 @@ def test_what_a_command_raises_becomes_words_and_a_code(capsys, fault, code, say
     assert "Traceback" not in output.err
 
 
-def test_a_bug_is_not_hidden():
+@pytest.mark.parametrize("bug", [ZeroDivisionError, RuntimeError])
+def test_a_bug_is_not_hidden(bug):
     @guarded
     def command():
-        raise ZeroDivisionError
+        raise bug
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(bug):
         command()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Requeue("SIGTERM"), AnotherRankFailed("x")])
+def test_of_several_ranks_one_tells_what_all_do(capsys, monkeypatch, stop):
+    monkeypatch.setenv("RANK", "1")
+    assert raised(stop) in (130, 75, 1)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_termination_is_an_interrupt_with_its_own_code(capsys):
@@ -93,6 +111,42 @@ def test_a_long_task_tells_its_rate_in_a_pipe(capsys, monkeypatch):
     with ConsoleReporter().task("reading", 2_000_000, "bp"):
         pass
     assert capsys.readouterr().err == "reading: 2.0M bp in 4.0 s (500.0k bp/s)\n"
+
+
+def test_a_long_task_in_a_pipe_tells_how_far_it_is_once_a_minute(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with ConsoleReporter().task("training", 1_000, "steps") as advance:
+        for _ in range(150):
+            clock[0] += 1.0
+            advance(1, "loss 1.5")
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [
+        "training: 60 of 1,000 steps, loss 1.5, 16 min left",
+        "training: 120 of 1,000 steps, loss 1.5, 15 min left",
+    ]
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (3_599, "1 h 00 min"), (9_000, "2 h 30 min"), (277_200, "3 d 5 h")],
+)
+def test_durations(seconds, shown):
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "seconds"), [("11h50m", 42_600), ("90s", 90), ("1d2h", 93_600), (" 5m ", 300), ("1d1h1m1s", 90_061)]
+)
+def test_times_as_typed(typed, seconds):
+    assert parse_duration(typed) == seconds
+
+
+@pytest.mark.parametrize("typed", ["", "5", "h", "0m", "5m3h", "-5m", "1.5h", "soon"])
+def test_what_is_no_time(typed):
+    with pytest.raises(typer.BadParameter, match="write for example 11h50m"):
+        parse_duration(typed)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,11 @@ from typer.testing import CliRunner, Result
 
 from ebert_cli.app import app
 from ebert_core.inference import predictor
+from ebert_core.training import interrupts
+from ebert_core.training.finetune import BindingObjective
 from ebert_core.training.journal import read_journal
-from ebert_core.training.loop import resume_points
+from ebert_core.training.pretrain import MaskedLanguageObjective
+from ebert_core.training.resume import resume_points
 
 DEVICE = ["--threads", "1", "--precision", "fp32"]
 
@@ -371,7 +374,7 @@ def unfinished(road: Path, tmp_path: Path) -> Iterator[Callable[[int], subproces
         process.stderr.close()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_a_stop_saves_and_says_how_to_go_on(
     unfinished: Callable[[int], subprocess.Popen[str]], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -381,6 +384,10 @@ def test_a_stop_saves_and_says_how_to_go_on(
     assert process.returncode == code
     assert "--resume" in said
     assert "Traceback" not in said
+    if code == 75:
+        told = said.splitlines()[-1]
+        assert told.startswith(f"stopped by {number.name}, saved at step ")
+        assert told.endswith("; run the same command again with --resume (exit code 75)")
     assert len(resume_points(tmp_path / "pretrained.partial")) == 1
     assert not (tmp_path / "pretrained").exists()
     refused = run(tmp_path, *PRETRAIN, "--steps", "100000")
@@ -408,7 +415,7 @@ def test_killed_at_any_moment_and_resumed_equals_unbroken(
     assert ends[0] == ends[1], f"killed {delay:.3f} s after the first resume point"
     journals = [
         [
-            {k: v for k, v in event.items() if k != "seconds"}
+            {k: v for k, v in event.items() if k not in ("seconds", "speed")}
             for event in read_journal(tmp_path / name / "journal.jsonl")
         ]
         for name in ("pretrained", "whole")
@@ -416,6 +423,130 @@ def test_killed_at_any_moment_and_resumed_equals_unbroken(
     assert journals[0] == journals[1]
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"dataset", "pretrained", "whole"}, "nothing of the killed run stays"
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_started_again_by_the_clock_until_it_is_done_equals_unbroken(copy_of_road: Path, command: str) -> None:
+    """`until ebert ... --max-time 1s --resume; do :; done`, with less than a second: nothing is lost between rounds."""
+    steps = ["--steps", "60", "--overwrite", "--output"] if command == "pretrain" else ["--tf", "MAX", "--output"]
+    arguments = [*(PRETRAIN if command == "pretrain" else FINETUNE), *steps]
+    rounds = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interrupts.signal, "setitimer", shorter_and_shorter(rounds_left := [3]))
+        while (result := run(copy_of_road, *arguments, "again", "--resume", "--max-time", "1s")).exit_code == 75:
+            rounds += 1
+            assert "stopped by --max-time is over" in result.stderr
+    assert result.exit_code == 0, result.output
+    assert rounds == 3
+    assert rounds_left == [0]
+    ran(copy_of_road, *arguments, "whole")
+    ends = [(copy_of_road / name / "weights.safetensors").read_bytes() for name in ("again", "whole")]
+    assert ends[0] == ends[1]
+
+
+def shorter_and_shorter(rounds: list[int]) -> Callable[[int, float], None]:
+    """In place of `setitimer`: the alarm goes off at the 11th draw, and after some rounds no more."""
+
+    def arm(which: int, seconds: float) -> None:
+        drawn = [0]
+        for objective in (MaskedLanguageObjective, BindingObjective):
+            draw = getattr(objective.draw, "plain", objective.draw)
+
+            def counted(self: object, *place: int, draw: Callable[..., object] = draw) -> object:
+                drawn[0] += 1
+                if seconds and drawn[0] == 11 and rounds[0]:
+                    rounds[0] -= 1
+                    signal.raise_signal(signal.SIGALRM)
+                return draw(self, *place)
+
+            counted.plain = draw  # type: ignore[attr-defined]
+            objective.draw = counted  # type: ignore[method-assign]
+
+    return arm
+
+
+def test_several_processes_stop_and_go_on(road: Path, tmp_path: Path) -> None:
+    """`--devices 2`: SIGTERM to the starter ends both with one line; one process goes on with what two began."""
+    shutil.copytree(road / "dataset", tmp_path / "dataset")
+    command = [*PRETRAIN, "--steps", "100000", "--set", "encoder.dropout=0"]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ebert_cli", *command, "--devices", "2"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 180
+        while not resume_points(tmp_path / "pretrained.partial"):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.terminate()
+        out, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 75, said
+    assert out == ""
+    assert said.count("stopped by SIGTERM, saved at step ") == 1
+    assert "2 ranks" in said.splitlines()[0]
+    assert "Traceback" not in said
+    (point,) = resume_points(tmp_path / "pretrained.partial")[-1:]
+    step = int(point.name[-8:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskedLanguageObjective, "draw", lambda self, step, *_: stop_at(step))
+        resumed = run(tmp_path, *command, "--resume")
+    assert resumed.exit_code == 130
+    assert f"resumed at step {step:,} of 100,000" in resumed.stderr
+
+
+def stop_at(step: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_dry_run_tells_and_writes_nothing(road: Path, digest_tree: Callable[[Path], dict]) -> None:
+    before = digest_tree(road)
+    text = ran(road, *PRETRAIN, "--dry-run", "--quiet")
+    found = json.loads(ran(road, *PRETRAIN, "--dry-run", "--quiet", "--format", "json").stdout)
+    assert digest_tree(road) == before
+    assert text.stderr == ""
+    for word in ("parameters", "tokens/s", "MFU", "one pass", "memory"):
+        assert word in text.stdout
+    manifest = json.loads((road / "pretrained" / "ebert.json").read_text())
+    assert found["run"]["parameters"] == manifest["num_parameters"]
+    assert found["run"]["tokens_per_step"] == 4 * 1_000 / 10
+    assert found["probe"]["steps"] == 20
+    assert found["memory_bytes"]["optimiser"] == 8 * manifest["num_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--max-time", "soon"], 2, "'soon' is no time; write for example 11h50m"),
+        (["--max-time", "0s"], 2, "is no time"),
+        (["--devices", "0"], 2, "--devices"),
+        (["--dry-run", "--format", "yaml"], 1, "unknown format 'yaml'"),
+    ],
+)
+def test_faulty_options_of_pretraining(road: Path, arguments: list[str], code: int, says: str) -> None:
+    result = run(road, *PRETRAIN, *arguments)
+    assert result.exit_code == code
+    assert says in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("environment", "command", "says"),
+    [
+        ({"WORLD_SIZE": "2"}, PRETRAIN, "RANK is not set"),
+        ({"WORLD_SIZE": "2"}, [*PRETRAIN, "--devices", "3"], "--devices 3 within a run of 2 ranks"),
+    ],
+)
+def test_ranks_that_nobody_started(
+    road: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], command: list[str], says: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = run(road, *command)
+    assert result.exit_code == 1
+    assert says in result.stderr
 
 
 # What fits the buffer is written when the command ends, the rest before that.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ebert_core.data.dataset import Dataset
+
 ROOT = Path(__file__).resolve().parents[2]
 REAL_DATA = Path(os.environ.get("EBERT_REAL_DATA", ROOT.parent / "shared" / "data"))
 
@@ -32,3 +34,51 @@ def test_real_chr20_22(tmp_path: Path) -> None:
     assert ours["held_out"]["status"] == "held out"
     assert ours["measures"]["auprc"] > ours["measures"]["prevalence"]
     assert (tmp_path / "predictions" / "CTCF.K562.bw").is_file(), "chr21, the blind chromosome"
+
+
+@pytest.mark.slow
+def test_pretrain_torchrun(toy_dataset: Dataset, tmp_path: Path) -> None:
+    """Two processes under torchrun, one without: the printed figures are the same."""
+    programs = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "EBERT": f"{sys.executable} -m ebert_cli",
+        "TORCHRUN": str(programs / "torchrun"),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [ROOT / "examples" / "pretrain_torchrun.sh", toy_dataset.path, tmp_path]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    figures = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [step for _, step, _ in figures] == ["10", "20", "10", "20"]
+    for (*_, two), (*_, one) in zip(figures[:2], figures[2:], strict=True):
+        assert float(two) == pytest.approx(float(one), rel=1e-5)
+
+
+SLURM_STANDS_IN = {
+    # The stand-in for Slurm runs one task, which says what it was given and ends as it was told.
+    "srun": 'shift 2; RANK= SLURM_PROCID=0 SLURM_LOCALID=0 exec "$@"',
+    "scontrol": 'if [ "$1" = show ]; then echo node7; echo node8; else echo "scontrol $*"; fi',
+    "ebert": 'echo "$RANK of $WORLD_SIZE at $MASTER_ADDR:$MASTER_PORT: $*"; exit "$CODE"',
+}
+
+
+@pytest.mark.parametrize("code", [0, 1, 75])
+def test_pretrain_slurm_requeues_what_asks_for_it(tmp_path: Path, code: int) -> None:
+    for name, text in SLURM_STANDS_IN.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "40123", "SLURM_NTASKS": "16"}
+    environment = {
+        **os.environ,
+        **job,
+        "SLURM_NTASKS_PER_NODE": "8",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "CODE": str(code),
+    }
+    command = ["bash", ROOT / "examples" / "pretrain.slurm", "--dataset", "a b"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "0 of 16 at node7:20123: pretrain --preset base --max-time 11h50m --resume --dataset a b"
+    assert lines[1:] == (["scontrol requeue 40123"] if code == 75 else [])

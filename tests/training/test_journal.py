@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from ebert_core.errors import EbertError
 from ebert_core.training.journal import Journal, read_journal
+from ebert_core.training.tensorboard import TensorBoard, scalars
 
 
 @pytest.fixture
@@ -77,3 +81,49 @@ def test_a_kill_while_the_journal_is_cut_back_loses_nothing(path: Path, monkeypa
 
 def test_no_journal_is_an_empty_one(path: Path) -> None:
     assert read_journal(path) == []
+
+
+def test_listeners_are_told_what_is_written(path: Path) -> None:
+    told: list[tuple[str, int, dict]] = []
+    journal = Journal(path, keep_until={}, listeners=(lambda *event: told.append(event),))
+    journal.write("train", 3, loss=1.5)
+    journal.close()
+    assert told == [("train", 3, {"loss": 1.5})]
+    assert read_journal(path)[0]["loss"] == 1.5
+
+
+def test_another_rank_writes_no_journal() -> None:
+    told: list[object] = []
+    journal = Journal(None, keep_until={}, listeners=(lambda *event: told.append(event),))
+    journal.write("train", 3, loss=1.5)
+    journal.close()
+    assert told == []
+
+
+def test_numbers_for_tensorboard() -> None:
+    values = {"loss": 1.5, "by_pair": {"A/B": 0.1, "word": "x"}, "speed": {"mfu": 1}, "flag": True, "none": None}
+    assert scalars("train", values) == {"train/loss": 1.5, "train/by_pair/A/B": 0.1, "train/speed/mfu": 1.0}
+
+
+def test_without_tensorboard_there_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(EbertError, match="TensorBoard is not installed") as caught:
+        TensorBoard(tmp_path)
+    assert "ebert[tensorboard]" in caught.value.hint
+
+
+def test_tensorboard_is_given_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def flush(self) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    TensorBoard(tmp_path)("evaluate", 7, {"score": -2.0, "baselines": {"markov_order": 3}})
+    assert written == [("evaluate/score", -2.0, 7), ("evaluate/baselines/markov_order", 3.0, 7)]

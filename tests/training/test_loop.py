@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,62 +20,86 @@ from torch import Tensor, nn
 from ebert_core import artifacts
 from ebert_core.config import OptimizerConfig
 from ebert_core.errors import EbertError
+from ebert_core.model.checkpoint import load_weights
 from ebert_core.model.device import Device
 from ebert_core.reporting import SILENT, Reporter
-from ebert_core.training import loop
+from ebert_core.training import loop, resume, steps
+from ebert_core.training.distributed import Ranks
+from ebert_core.training.interrupts import Requeue, taken_stops
 from ebert_core.training.journal import read_journal
-from ebert_core.training.loop import JOURNAL_FILE, LoopConfig, LoopState, resume_points, train
-from ebert_core.training.schedule import build_optimizer, learning_rate
+from ebert_core.training.loop import JOURNAL_FILE, LoopConfig, Surroundings, train
+from ebert_core.training.resume import LoopState, resume_points
+from ebert_core.training.schedule import learning_rate
+from ebert_core.training.steps import StepConfig
 
 Weights = dict[str, Tensor]
 
 
+class SquaredError(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = batch
+        return (self.module(x) - y).square().sum()[None]
+
+
 @dataclass
 class Regression:
-    """y = A x with dropout; `hook` is called with ('loss', step, part) and ('evaluate', None, None)."""
+    """y = A x with dropout; `hook` is called with ('loss', step, first example) and ('evaluate', None, None)."""
 
     hook: Callable[..., None] = lambda *_: None
-    parts: int = 2
     scores: dict[int, float] = field(default_factory=dict)
     dropout: float = 0.5
+    weights: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         torch.manual_seed(1)
         self.module = nn.Sequential(nn.Dropout(self.dropout), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+        self.losses: nn.Module = SquaredError(self.module)
         self.seen: list[tuple[int, int]] = []
         self.modes: list[tuple[str, bool]] = []
 
-    def batch(self, step: int, part: int) -> tuple[Tensor, Tensor]:
-        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step * self.parts + part))
+    def groups(self) -> list[tuple[nn.Module, float]]:
+        return [(self.module, 1.0)]
+
+    def draw(self, step: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+        self.hook("loss", step, first)
+        self.seen.append((step, first))
+        self.modes.append(("train", self.module.training))
+        return self.examples(step, first, count)
+
+    def examples(self, step: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+        x = torch.randn(100, 3, generator=torch.Generator().manual_seed(step))[first : first + count]
         return x, x.sum(dim=1, keepdim=True)
 
-    def loss(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
-        self.hook("loss", step, part)
-        self.seen.append((step, part))
-        self.modes.append(("train", self.module.training))
-        x, y = self.batch(step, part)
-        return (self.module(x) - y).square().mean(), {"part": float(part)}
+    def counts(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return torch.tensor([len(batch[0])], dtype=torch.float64)
 
-    def evaluate(self) -> dict[str, Any]:
+    def tensors(self, batch: tuple[Tensor, Tensor]) -> Weights:
+        return {"x": batch[0], "y": batch[1]}
+
+    def figures(self, means: list[float]) -> dict[str, float]:
+        return {"error": means[0]}
+
+    def evaluate(self, ranks: Ranks) -> dict[str, Any]:
         self.hook("evaluate", None, None)
         self.modes.append(("evaluate", self.module.training))
-        x, y = self.batch(10_000, 0)
+        x, y = self.examples(10_000, 0, 4)
         score = -float((self.module(x) - y).square().mean())
         return {"score": self.scores.get(self.seen[-1][0] + 1, score) if self.scores else score}
 
-    def bases_per_part(self) -> int:
-        return 1
+
+STEP = StepConfig(steps=5, global_batch=8, micro_batch=4, optimizer=OptimizerConfig(learning_rate=0.05), seed=3)
+CONFIG = LoopConfig(STEP, evaluate_every=2, checkpoint_every=2)
 
 
-CONFIG = LoopConfig(
-    steps=5,
-    parts=2,
-    evaluate_every=2,
-    checkpoint_every=2,
-    patience=None,
-    optimizer=OptimizerConfig(learning_rate=0.05),
-    seed=3,
-)
+def changed(**changes: Any) -> LoopConfig:
+    """CONFIG with some of its or its step's values changed."""
+    of_step = {name: value for name, value in changes.items() if name in vars(STEP)}
+    others = {name: value for name, value in changes.items() if name not in of_step}
+    return replace(CONFIG, step=replace(STEP, **of_step), **others)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +118,7 @@ class Outcome:
 
 @pytest.fixture
 def run(tmp_path: Path, device: Device) -> Callable[..., Outcome]:
-    """Train in `tmp_path / name`, with build_optimizer and the config given."""
+    """Train in `tmp_path / name` with the config given."""
 
     def go(
         name: str,
@@ -105,8 +130,7 @@ def run(tmp_path: Path, device: Device) -> Callable[..., Outcome]:
         objective = objective or Regression()
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        optimizer = build_optimizer([(objective.module, 1.0)], config.optimizer)
-        state, best = train(objective, optimizer, config, device, folder, reporter, fingerprint)
+        state, best = train(objective, config, Surroundings(device, reporter), folder, fingerprint)
         events = [{k: v for k, v in e.items() if k != "seconds"} for e in read_journal(folder / JOURNAL_FILE)]
         last = {name: tensor.clone() for name, tensor in objective.module.state_dict().items()}
         return Outcome(state, best, last, events, objective)
@@ -125,13 +149,13 @@ def assert_same(found: Outcome, expected: Outcome) -> None:
 def test_equal_seeds_give_equal_bits_and_others_do_not(run: Callable[..., Outcome]) -> None:
     first = run("a")
     assert_same(run("b"), first)
-    other = run("c", config=LoopConfig(**{**vars(CONFIG), "seed": 4}))
+    other = run("c", config=changed(seed=4))
     assert any(not torch.equal(other.last[name], first.last[name]) for name in first.last)
 
 
 def test_what_the_loop_asks_for(run: Callable[..., Outcome]) -> None:
     outcome = run("a")
-    assert outcome.objective.seen == [(step, part) for step in range(5) for part in range(2)]
+    assert outcome.objective.seen == [(step, first) for step in range(5) for first in (0, 4)]
     assert set(outcome.objective.modes) == {("train", True), ("evaluate", False)}
     assert [(e["event"], e["step"]) for e in outcome.events] == [
         ("train", 1), ("train", 2), ("evaluate", 2), ("train", 3), ("train", 4), ("evaluate", 4), ("train", 5),
@@ -139,15 +163,15 @@ def test_what_the_loop_asks_for(run: Callable[..., Outcome]) -> None:
     ]  # fmt: skip
     for event in outcome.events:
         if event["event"] == "train":
-            assert event["part"] == 0.5
-            assert event["learning_rate"] == learning_rate(event["step"] - 1, 5, CONFIG.optimizer)
+            assert event["loss"] == event["error"]
+            assert event["learning_rate"] == learning_rate(event["step"] - 1, 5, STEP.optimizer)
 
 
 class Killed(BaseException):
     """Stands for a process that is gone."""
 
 
-STOPS = [("loss", 0, 0), ("loss", 0, 1), ("loss", 1, 1), ("loss", 2, 0), ("loss", 3, 1), ("loss", 4, 1)]
+STOPS = [("loss", 0, 0), ("loss", 0, 4), ("loss", 1, 4), ("loss", 2, 0), ("loss", 3, 4), ("loss", 4, 4)]
 
 
 @pytest.mark.parametrize("stop", STOPS)
@@ -179,11 +203,12 @@ def test_stopped_in_an_evaluation_and_resumed(run: Callable[..., Outcome], numbe
 
 
 def signal_at_line(number: int) -> Callable[..., Any]:
-    """A trace function that sends SIGINT before the `number`-th line executed in loop.py."""
+    """A trace function that sends SIGINT before the `number`-th line executed in loop.py and steps.py."""
     left = [number]
+    files = {loop.__file__, steps.__file__}
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code.co_filename != loop.__file__:
+        if frame.f_code.co_filename not in files:
             return None
         if event == "line":
             left[0] -= 1
@@ -198,11 +223,11 @@ def signal_at_line(number: int) -> Callable[..., Any]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_at_any_line_of_the_loop(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal may arrive between any two lines: after the optimiser's step and before the count of it, for one."""
-    short = LoopConfig(**{**vars(CONFIG), "steps": 3})
+    short = changed(steps=3)
     whole = run("whole", config=short)
-    stopped, number = 0, 0
+    stopped, number = 0, -2
     while True:
-        number += 1
+        number += 3  # the steps' lines come again, one or two places further
         name = f"line{number}"
         before = sys.gettrace()
         sys.settrace(signal_at_line(number))
@@ -214,7 +239,7 @@ def test_ctrl_c_at_any_line_of_the_loop(run: Callable[..., Outcome], monkeypatch
         finally:
             sys.settrace(before)
         assert_same(run(name, config=short), whole)
-    assert stopped > 100
+    assert stopped > 60
 
 
 def test_a_kill_while_saving_leaves_a_whole_resume_point(
@@ -238,8 +263,8 @@ def test_a_kill_while_saving_leaves_a_whole_resume_point(
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
             patch.setattr(artifacts, "_remove", lambda path: None)
             patch.setattr(artifacts.os, "replace", counted(os.replace))
-            patch.setattr(loop, "save_weights", counted(loop.save_weights))
-            patch.setattr(loop.shutil, "rmtree", counted(loop.shutil.rmtree))
+            patch.setattr(resume, "save_weights", counted(resume.save_weights))
+            patch.setattr(resume.shutil, "rmtree", counted(resume.shutil.rmtree))
             run(name)
             break
         points = resume_points(tmp_path / name)
@@ -256,7 +281,7 @@ def test_older_points_go_only_after_the_new_one_is_there(run: Callable[..., Outc
 def test_a_full_disk_leaves_the_last_resume_point(
     run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_weights, calls = loop.save_weights, []
+    save_weights, calls = resume.save_weights, []
 
     def full(tensors: Weights, path: Path) -> None:
         calls.append(path)
@@ -264,7 +289,7 @@ def test_a_full_disk_leaves_the_last_resume_point(
             raise OSError(28, "No space left on device")
         save_weights(tensors, path)
 
-    monkeypatch.setattr(loop, "save_weights", full)
+    monkeypatch.setattr(resume, "save_weights", full)
     with pytest.raises(EbertError, match="no space left"):
         run("a")
     assert [path.name for path in (tmp_path / "a").glob("*resume*")] == ["resume-step-00000002"]
@@ -291,7 +316,7 @@ def test_a_damaged_resume_point_is_an_error(run: Callable[..., Outcome], tmp_pat
 
 
 def test_a_finished_run_resumes_to_its_end(run: Callable[..., Outcome]) -> None:
-    config = LoopConfig(**{**vars(CONFIG), "steps": 4})
+    config = changed(steps=4)
     first = run("a", config=config)
     again = run("a", config=config)
     assert again.objective.seen == []
@@ -299,31 +324,49 @@ def test_a_finished_run_resumes_to_its_end(run: Callable[..., Outcome]) -> None:
 
 
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_the_run(run: Callable[..., Outcome], tmp_path: Path, fault: float) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_its_batch(
+    run: Callable[..., Outcome], tmp_path: Path, fault: float
+) -> None:
     class Sick(Regression):
-        def loss(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
-            value, figures = super().loss(step, part)
-            return (value * fault, figures) if (step, part) == (3, 1) else (value, figures)
+        def examples(self, step: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+            x, y = super().examples(step, first, count)
+            return x, y * (fault if (step, first) == (3, 4) else 1)
 
-    with pytest.raises(EbertError, match=r"not finite at step 4 \(loss (nan|inf)") as caught:
-        run("a", Sick())
+    sick = Sick()
+    with pytest.raises(EbertError, match=r"not finite at step 4 \(loss (nan|inf), examples 4 to 7\)") as caught:
+        run("a", sick)
     assert "learning_rate" in caught.value.hint
+    (path,) = (tmp_path / "a").glob("not-finite-*")
+    assert str(path) in caught.value.message
+    saved = load_weights(path)
+    x, y = sick.examples(3, 4, 4)
+    assert torch.equal(saved["x"], x)
+    assert torch.equal(saved["y"].isfinite(), y.isfinite())
+    assert (int(saved["step"]), int(saved["first_example"])) == (4, 4)
     assert [path.name for path in resume_points(tmp_path / "a")] == ["resume-step-00000002"]
     assert_same(run("a"), run("whole"))
 
 
-def test_a_finite_loss_with_an_infinite_gradient_stops_the_run(run: Callable[..., Outcome]) -> None:
-    class Steep(Regression):
-        def loss(self, step: int, part: int) -> tuple[Tensor, dict[str, float]]:
-            parameter = self.module[1].weight
-            return (parameter - parameter.detach()).abs().sqrt().sum(), {}
+def test_a_finite_loss_with_an_infinite_gradient_stops_the_run(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    class Cusp(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
 
+        def forward(self, batch: Any) -> Tensor:
+            parameter = self.module[1].weight
+            return (parameter - parameter.detach()).abs().sqrt().sum()[None]
+
+    steep = Regression()
+    steep.losses = Cusp(steep.module)
     with pytest.raises(EbertError, match="not finite"):
-        run("a", Steep())
+        run("a", steep)
+    (path,) = (tmp_path / "a").glob("not-finite-*")
+    assert len(load_weights(path)["x"]) == STEP.global_batch, "no piece is to blame, so it is the whole batch"
 
 
 def scored(run: Callable[..., Outcome], scores: list[float], patience: int | None, every: int = 1) -> Outcome:
-    config = LoopConfig(**{**vars(CONFIG), "steps": len(scores) * every, "evaluate_every": every, "patience": patience})
+    config = changed(steps=len(scores) * every, evaluate_every=every, patience=patience)
     objective = Regression(scores={(i + 1) * every: score for i, score in enumerate(scores)})
     return run("scored", objective, config)
 
@@ -346,7 +389,7 @@ def test_patience_and_the_best(
     assert (outcome.state.step, outcome.state.best_step) == (steps * every, best * every)
     assert outcome.state.best_figures == {"score": scores[best - 1]}
     rising = Regression(scores={step: step if step <= best * every else -9 for step in range(1, 99)})
-    shorter = run("shorter", rising, LoopConfig(**{**vars(CONFIG), "steps": len(scores) * every, "evaluate_every": 1}))
+    shorter = run("shorter", rising, changed(steps=len(scores) * every, evaluate_every=1))
     assert all(torch.equal(outcome.best[name], shorter.best[name]) for name in shorter.best)
 
 
@@ -369,19 +412,16 @@ def test_an_evaluation_repeated_after_a_stop_is_told_once(run: Callable[..., Out
 
 def test_noise_differs_from_step_to_step_and_from_seed_to_seed(run: Callable[..., Outcome]) -> None:
     noise = []
-
-    def hook(what: str, *_: object) -> None:
-        if what == "loss":
-            noise.append(torch.rand(()).item())
-
     for seed in (0, 1, 2**32 - 1):
-        run(f"seed{seed}", Regression(hook), LoopConfig(**{**vars(CONFIG), "seed": seed}))
-    assert len(noise) == len(set(noise)) == 3 * CONFIG.steps * CONFIG.parts
+        objective = Regression()
+        objective.losses.register_forward_pre_hook(lambda *_: noise.append(torch.rand(()).item()))
+        run(f"seed{seed}", objective, changed(seed=seed))
+    assert len(noise) == len(set(noise)) == 3 * STEP.steps * 2
 
 
 def test_patience_survives_a_stop(run: Callable[..., Outcome]) -> None:
     scores = dict(enumerate([5.0, 1, 1, 6, 1, 1, 1, 9], start=1))
-    config = LoopConfig(**{**vars(CONFIG), "steps": 8, "evaluate_every": 1, "patience": 3})
+    config = changed(steps=8, evaluate_every=1, patience=3)
     whole = run("whole", Regression(scores=scores), config)
 
     def hook(*place: object) -> None:
@@ -394,34 +434,28 @@ def test_patience_survives_a_stop(run: Callable[..., Outcome]) -> None:
 
 
 @pytest.mark.parametrize("clip_norm", [0.01, 1e9])
-def test_micro_batches_add_up_to_the_global_batch(tmp_path: Path, device: Device, clip_norm: float) -> None:
-    """The mean of the parts' gradients is the gradient of the whole batch; then it is clipped, then it is scaled."""
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_micro_batches_add_up_to_the_global_batch(
+    tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch, clip_norm: float, micro_batch: int
+) -> None:
+    """The gradient of the mean over the whole batch, computed at once; then it is clipped, then it is scaled."""
+    share = 0.5
 
-    class Whole(Regression):
-        def batch(self, step: int, part: int) -> tuple[Tensor, Tensor]:
-            halves = [Regression.batch(self, step, half) for half in range(2)]
-            return torch.cat([x for x, _ in halves]), torch.cat([y for _, y in halves])
+    def plain(groups: Any, config: OptimizerConfig) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": list(m.parameters()), "share": share} for m, _ in groups], lr=9.0)
 
-    ends = []
-    for number, (kind, parts) in enumerate(((Regression, 2), (Whole, 1))):
-        objective = kind(dropout=0.0)
-        config = LoopConfig(
-            **{**vars(CONFIG), "parts": parts, "steps": 1, "optimizer": OptimizerConfig(clip_norm=clip_norm)}
-        )
-        groups = [{"params": list(objective.module.parameters()), "share": 0.5}]
-        before = {name: tensor.clone() for name, tensor in objective.module.state_dict().items()}
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        train(objective, torch.optim.SGD(groups, lr=9.0), config, device, folder, SILENT, "f")
-        ends.append({name: objective.module.state_dict()[name] - tensor for name, tensor in before.items()})
-    for name in ends[0]:
-        torch.testing.assert_close(ends[0][name], ends[1][name], atol=1e-9, rtol=1e-4)
-    moved = torch.cat([change.flatten() for change in ends[0].values()]).norm().item()
-    per_norm = 0.5 * learning_rate(0, 1, OptimizerConfig())
-    if clip_norm == 0.01:
-        assert moved == pytest.approx(0.01 * per_norm, rel=1e-3)
-    else:
-        assert moved > 0.1 * per_norm
+    monkeypatch.setattr(steps, "build_optimizer", plain)
+    objective = Regression(dropout=0.0)
+    before = {name: tensor.clone() for name, tensor in objective.module.state_dict().items()}
+    x, y = objective.examples(0, 0, 8)
+    (objective.module(x) - y).square().mean().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in objective.module.named_parameters()}
+    norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm().item()
+    config = changed(steps=1, micro_batch=micro_batch, optimizer=OptimizerConfig(learning_rate=1, clip_norm=clip_norm))
+    train(objective, config, Surroundings(device), tmp_path, "f")
+    rate = share * min(1.0, clip_norm / norm)
+    for name, tensor in objective.module.state_dict().items():
+        torch.testing.assert_close(tensor - before[name], -rate * gradients[name], atol=1e-7, rtol=1e-4)
 
 
 def test_the_best_weights_are_no_view_of_the_live_ones(run: Callable[..., Outcome]) -> None:
@@ -429,3 +463,89 @@ def test_the_best_weights_are_no_view_of_the_live_ones(run: Callable[..., Outcom
     assert outcome.state.best_step == 2
     assert any(not torch.equal(outcome.best[name], outcome.last[name]) for name in outcome.best)
     assert not any(tensor.is_inference() for tensor in outcome.best.values())
+
+
+# --- stops that ask to be started again, resume points by the clock, and a running average
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM])
+def test_a_stop_by_the_batch_system_saves_and_asks_to_be_started_again(
+    run: Callable[..., Outcome], number: signal.Signals
+) -> None:
+    def hook(*place: object) -> None:
+        if place == ("loss", 3, 4):
+            signal.raise_signal(number)
+
+    with taken_stops(), pytest.raises(Requeue) as caught:
+        run("broken", Regression(hook))
+    assert caught.value.saved_step == 3
+    assert_same(run("broken"), run("whole"))
+
+
+def test_started_again_and_again_equals_unbroken(run: Callable[..., Outcome]) -> None:
+    """The time is over after every second piece or so, wherever that is."""
+    rounds = 0
+    while True:
+        rounds += 1
+        drawn = [0]
+
+        def hook(*_: object, drawn: list[int] = drawn, last: int = 3 + rounds % 2) -> None:
+            drawn[0] += 1
+            if drawn[0] == last:
+                signal.raise_signal(signal.SIGALRM)
+
+        with taken_stops():
+            try:
+                found = run("again", Regression(hook))
+                break
+            except Requeue:
+                continue
+    assert rounds > 3
+    assert_same(found, run("whole"))
+
+
+def test_resume_points_by_the_clock(run: Callable[..., Outcome], tmp_path: Path, monkeypatch: Any) -> None:
+    """A minute a step: a point every two minutes is one every other step; the last three stay."""
+    saved: list[int] = []
+    objective = Regression()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: 60.0 * len({step for step, _ in objective.seen}))
+    save = resume.ResumePoints.save
+
+    def spy(self: Any, state: LoopState, trained: Any) -> None:
+        saved.append(state.step)
+        save(self, state, trained)
+
+    monkeypatch.setattr(resume.ResumePoints, "save", spy)
+    config = changed(steps=9, checkpoint_every=0, checkpoint_minutes=2.0, checkpoints_kept=3)
+    run("a", objective, config)
+    assert saved == [2, 4, 6, 8, 9]
+    assert [int(path.name[-2:]) for path in resume_points(tmp_path / "a")] == [6, 8, 9]
+
+
+def test_a_damaged_point_names_the_one_before(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    config = changed(checkpoints_kept=2)
+    run("a", config=config)
+    (tmp_path / "a" / "resume-step-00000005" / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(EbertError) as caught:
+        run("a", config=config)
+    assert "remove" in caught.value.hint
+    assert "resume-step-00000004" in caught.value.hint
+    shutil.rmtree(tmp_path / "a" / "resume-step-00000005")
+    assert_same(run("a", config=config), run("whole", config=config))
+
+
+def test_the_running_average_is_evaluated_published_and_resumed(run: Callable[..., Outcome]) -> None:
+    optimizer = OptimizerConfig(learning_rate=0.05, ema_decay=0.5)
+    config = changed(optimizer=optimizer)
+    whole = run("whole", config=config)
+    plain = run("plain")
+    assert all(torch.equal(whole.last[name], plain.last[name]) for name in plain.last), "training goes on without it"
+    assert any(not torch.equal(whole.best[name], plain.best[name]) for name in plain.best)
+
+    def hook(*place: object) -> None:
+        if place == ("loss", 3, 0):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("broken", Regression(hook), config)
+    assert_same(run("broken", config=config), whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,22 @@ import torch
 
 from ebert_core.artifacts import exclusive_lock, file_entry
 from ebert_core.config import EncoderConfig, FinetuneConfig, MaskingConfig, OptimizerConfig, PretrainConfig
+from ebert_core.data.batches import MaskedBatch, MaskedBatches
 from ebert_core.data.dataset import Dataset
 from ebert_core.epigenome.state_models import BUILT_IN
 from ebert_core.errors import EbertError, OutputExistsError
 from ebert_core.genome.regions import Region
-from ebert_core.model.checkpoint import load_weights, read_checkpoint, read_model
+from ebert_core.model.checkpoint import PretrainingModel, load_weights, read_checkpoint, read_model
 from ebert_core.model.device import Device, choose_device
-from ebert_core.model.encoder import _rotary
-from ebert_core.training import loop
-from ebert_core.training import pretrain as pretrain_module
-from ebert_core.training.finetune import BindingObjective, finetune, starting_encoder
+from ebert_core.reporting import SILENT, Reporter
+from ebert_core.training import loop, run_folder
+from ebert_core.training.distributed import Ranks
+from ebert_core.training.finetune import BindingLosses, BindingObjective, finetune, starting_encoder
 from ebert_core.training.finetune_data import FinetuneChoice, choose_data
 from ebert_core.training.journal import read_journal
-from ebert_core.training.loop import resume_points
-from ebert_core.training.pretrain import MaskedLanguageObjective, PretrainData, pretrain
+from ebert_core.training.loop import Surroundings
+from ebert_core.training.pretrain import LanguageLosses, MaskedLanguageObjective, PretrainData, pretrain
+from ebert_core.training.resume import resume_points
 from ebert_core.training.run_folder import RunTarget
 
 TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8, dropout=0.1)
@@ -41,11 +43,22 @@ PRETRAIN = PretrainConfig(
     valid_windows=4,
     evaluate_every=3,
     checkpoint_every=2,
+    checkpoints_kept=1,
 )
 FINETUNE = FinetuneConfig(
     window_bp=1_000, context_bp=200, global_batch=4, micro_batch=2, steps=7, evaluate_every=3, valid_bp=10_000
 )
 CHOICE = FinetuneChoice(("CTCF", "MAX"), held_out_cells=("HepG2",), held_out=(Region("chr2", 0, 20_000),))
+
+
+class Told(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 @dataclass
@@ -56,20 +69,27 @@ class Runner:
     dataset: Dataset
     device: Device
     folder: Path
+    reporter: Reporter = SILENT
 
     def __call__(self, name: str, seed: int = 0, steps: int = 7, **target: bool) -> Path:
         where = RunTarget(self.folder / name, **target)
         changes = {"seed": seed, "steps": steps}
         if self.kind == "pretrain":
             data = PretrainData.choose(self.dataset, [], [], [], [])
-            return pretrain(data, PRETRAIN.model_copy(update=changes), where, self.device)
+            return pretrain(data, PRETRAIN.model_copy(update=changes), where, Surroundings(self.device, self.reporter))
         encoder = starting_encoder(None, TINY, self.dataset.require_state_model(), seed)
         data = choose_data(self.dataset, CHOICE)
-        return finetune(data, FINETUNE.model_copy(update=changes), encoder, where, self.device)
+        return finetune(
+            data, FINETUNE.model_copy(update=changes), encoder, where, Surroundings(self.device, self.reporter)
+        )
 
     @property
     def objective(self) -> type:
         return MaskedLanguageObjective if self.kind == "pretrain" else BindingObjective
+
+    @property
+    def losses(self) -> type:
+        return LanguageLosses if self.kind == "pretrain" else BindingLosses
 
 
 @pytest.fixture(params=["pretrain", "finetune"])
@@ -86,7 +106,8 @@ def go(
 
 def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any]]:
     """(weights, journal without its times, manifest without its times)."""
-    events = [{k: v for k, v in event.items() if k != "seconds"} for event in read_journal(folder / "journal.jsonl")]
+    timed = {"seconds", "speed"}
+    events = [{k: v for k, v in event.items() if k not in timed} for event in read_journal(folder / "journal.jsonl")]
     manifest = json.loads((folder / "ebert.json").read_text())
     for key in ("created_utc", "command"):
         del manifest[key]
@@ -101,19 +122,19 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(go: Runner) -> None:
     assert [e["step"] for e in first[1] if e["event"] == "evaluate"] == [3, 6, 7]
 
 
-@pytest.mark.parametrize("stop", [(0, 1), (2, 0), (4, 1), (6, 0)])
+@pytest.mark.parametrize("stop", [(0, 2), (2, 0), (4, 2), (6, 0)])
 def test_stopped_and_resumed_equals_unbroken(
     go: Runner, monkeypatch: pytest.MonkeyPatch, stop: tuple[int, int]
 ) -> None:
-    loss = go.objective.loss
+    draw = go.objective.draw
 
-    def stopping(self: Any, step: int, part: int) -> Any:
-        if (step, part) == stop:
+    def stopping(self: Any, step: int, first: int, count: int) -> Any:
+        if (step, first) == stop:
             raise KeyboardInterrupt
-        return loss(self, step, part)
+        return draw(self, step, first, count)
 
     with monkeypatch.context() as patch:
-        patch.setattr(go.objective, "loss", stopping)
+        patch.setattr(go.objective, "draw", stopping)
         with pytest.raises(KeyboardInterrupt):
             go("broken")
     assert not (go.folder / "broken").exists()
@@ -132,11 +153,11 @@ def test_a_stop_in_the_final_evaluation(go: Runner, monkeypatch: pytest.MonkeyPa
     """Training is over, the output is not there yet."""
     evaluate, calls = go.objective.evaluate, []
 
-    def stopping(self: Any) -> Any:
+    def stopping(self: Any, ranks: Ranks) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return evaluate(self)
+        return evaluate(self, ranks)
 
     with monkeypatch.context() as patch:
         patch.setattr(go.objective, "evaluate", stopping)
@@ -153,19 +174,19 @@ def test_a_stop_between_training_and_its_output(go: Runner, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(BindingObjective, "calibrate", stopping)
-        patch.setattr(pretrain_module, "finish_run", stopping)
+        patch.setattr(run_folder, "finish_run", stopping)
         with pytest.raises(KeyboardInterrupt):
             go("broken")
     assert [point.name[-1] for point in resume_points(go.folder / "broken.partial")] == ["7"]
     with monkeypatch.context() as patch:
-        patch.setattr(go.objective, "loss", lambda *_: pytest.fail("trained again"))
+        patch.setattr(go.objective, "draw", lambda *_: pytest.fail("trained again"))
         resumed = go("broken", resume=True)
     assert outcome(resumed) == outcome(go("whole"))
 
 
 def test_overwrite_starts_an_unfinished_run_anew(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(go.objective, "evaluate", lambda self: 1 / 0)
+        patch.setattr(go.objective, "evaluate", lambda self, ranks: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             go("a")
     assert resume_points(go.folder / "a.partial") or go.kind == "finetune"
@@ -177,7 +198,7 @@ def test_a_finished_output_is_not_touched(go: Runner, monkeypatch: pytest.Monkey
     before = outcome(folder)
     for target in ({}, {"resume": True}):
         with monkeypatch.context() as patch:
-            patch.setattr(go.objective, "loss", lambda *_: pytest.fail("trained for nothing"))
+            patch.setattr(go.objective, "draw", lambda *_: pytest.fail("trained for nothing"))
             with pytest.raises(OutputExistsError) as caught:
                 go("a", seed=1, **target)
         assert "--overwrite" in caught.value.hint
@@ -189,10 +210,10 @@ def test_a_finished_output_is_not_touched(go: Runner, monkeypatch: pytest.Monkey
 def test_a_failed_overwrite_leaves_the_old_output(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     before = outcome(go("a"))
 
-    def failing(self: Any, step: int, part: int) -> Any:
+    def failing(self: Any, step: int, first: int, count: int) -> Any:
         raise EbertError("no")
 
-    monkeypatch.setattr(go.objective, "loss", failing)
+    monkeypatch.setattr(go.objective, "draw", failing)
     with pytest.raises(EbertError):
         go("a", overwrite=True)
     assert outcome(go.folder / "a") == before
@@ -210,16 +231,26 @@ def test_resume_without_an_unfinished_run_begins(go: Runner) -> None:
 
 
 def test_a_loss_of_nan_keeps_the_resume_point(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = go.objective.loss
+    steps = []
+    draw = go.objective.draw
 
-    def sick(self: Any, step: int, part: int) -> Any:
-        value, figures = loss(self, step, part)
-        return value * (float("nan") if step == 5 else 1), figures
+    def counted(self: Any, step: int, first: int, count: int) -> Any:
+        steps.append(step)
+        return draw(self, step, first, count)
+
+    forward = go.losses.forward
+
+    def sick(self: Any, batch: Any) -> Any:
+        return forward(self, batch) * (float("nan") if steps[-1] == 5 and self.training else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(go.objective, "loss", sick)
-        with pytest.raises(EbertError, match="not finite at step 6"):
+        patch.setattr(go.objective, "draw", counted)
+        patch.setattr(go.losses, "forward", sick)
+        with pytest.raises(EbertError, match=r"not finite at step 6 \(loss nan, examples 0 to 1\)"):
             go("a")
+    saved = load_weights(go.folder / "a.partial" / "not-finite-step-00000006.safetensors")
+    assert saved["bases"].shape == (2, 1_000)
+    assert {"states", "step", "first_example", "loss"} < saved.keys()
     assert [p.name[-1] for p in resume_points(go.folder / "a.partial")] == ["4" if go.kind == "pretrain" else "3"]
     assert outcome(go("a", resume=True)) == outcome(go("b"))
 
@@ -229,11 +260,11 @@ def test_the_published_weights_are_those_of_the_best_evaluation(go: Runner, monk
     evaluate = go.objective.evaluate
     calls, kept = [], {}
 
-    def falling(self: Any) -> Any:
+    def falling(self: Any, ranks: Ranks) -> Any:
         calls.append(1)
         if len(calls) == 1:
             kept.update({name: tensor.clone() for name, tensor in self.module.state_dict().items()})
-        return {**evaluate(self), "score": -float(len(calls))}
+        return {**evaluate(self, ranks), "score": -float(len(calls))}
 
     monkeypatch.setattr(go.objective, "evaluate", falling)
     folder = go("a")
@@ -246,15 +277,15 @@ def test_the_published_weights_are_those_of_the_best_evaluation(go: Runner, monk
 def test_bf16_runs_are_repeatable_and_resume_too(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     fp32, go.device = go.device, choose_device("cpu", "bf16")
     whole = outcome(go("whole"))
-    loss = go.objective.loss
+    draw = go.objective.draw
 
-    def stopping(self: Any, step: int, part: int) -> Any:
+    def stopping(self: Any, step: int, first: int, count: int) -> Any:
         if step == 5:
             raise KeyboardInterrupt
-        return loss(self, step, part)
+        return draw(self, step, first, count)
 
     with monkeypatch.context() as patch:
-        patch.setattr(go.objective, "loss", stopping)
+        patch.setattr(go.objective, "draw", stopping)
         with pytest.raises(KeyboardInterrupt):
             go("broken")
     assert outcome(go("broken", resume=True)) == whole
@@ -300,7 +331,9 @@ def test_finetuning_begins_with_the_pretrained_encoder(toy_dataset: Dataset, dev
     # An encoder's rate of 0 leaves it as it was, and the head learns.
     config = FINETUNE.model_copy(update={"encoder_rate": 0.0, "steps": 2})
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"weight_decay": 0.0})})
-    model = finetune(choose_data(toy_dataset, CHOICE), config, (encoder, origin), RunTarget(tmp_path / "m"), device)
+    model = finetune(
+        choose_data(toy_dataset, CHOICE), config, (encoder, origin), RunTarget(tmp_path / "m"), Surroundings(device)
+    )
     tuned = load_weights(model / "weights.safetensors")
     assert all(torch.equal(tensor, pretrained[name]) for name, tensor in tuned.items() if name.startswith("encoder."))
     assert not (tuned["head.out.weight"] == 0).all()
@@ -381,15 +414,18 @@ def test_an_excluded_cell_is_not_read_while_pretraining(
         return read(self, cell)
 
     monkeypatch.setattr(Dataset, "flat_states", spy)
-    pretrain(PretrainData.choose(toy_dataset, [], [], [], ["HepG2"]), PRETRAIN, RunTarget(tmp_path / "a"), device)
+    pretrain(
+        PretrainData.choose(toy_dataset, [], [], [], ["HepG2"]),
+        PRETRAIN,
+        RunTarget(tmp_path / "a"),
+        Surroundings(device),
+    )
     assert set(opened) == {"GM12878", "MyCell"}
 
 
 def test_training_after_a_prediction_in_one_process(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
     """Evaluation runs in inference mode; nothing it caches may reach a backward pass."""
-    _rotary.cache_clear()
     model, *_ = read_model(Runner("finetune", toy_dataset, device, tmp_path)("a"))
-    _rotary.cache_clear()
     with torch.inference_mode():
         model(torch.zeros(1, 1_000, dtype=torch.uint8), torch.zeros(1, 5, dtype=torch.uint8))
     Runner("finetune", toy_dataset, device, tmp_path)("b")
@@ -399,13 +435,139 @@ def test_pretraining_learns(toy_dataset: Dataset, device: Device, tmp_path: Path
     """Where every hidden base is an A, 40 steps are enough to say so."""
     faster = OptimizerConfig(learning_rate=0.02)
     config = PRETRAIN.model_copy(update={"steps": 40, "evaluate_every": 40, "optimizer": faster})
+    draw = MaskedBatches.draw
+
+    def all_a(self: MaskedBatches, *numbers: int) -> MaskedBatch:
+        batch = draw(self, *numbers)
+        return replace(batch, base_targets=torch.zeros_like(batch.base_targets))
+
     with pytest.MonkeyPatch.context() as patch:
-        mask_batch = pretrain_module.mask_batch
-
-        def all_a(*args: Any) -> Any:
-            batch = mask_batch(*args)
-            return type(batch)(**{**vars(batch), "base_targets": np.zeros_like(batch.base_targets)})
-
-        patch.setattr(pretrain_module, "mask_batch", all_a)
-        folder = pretrain(PretrainData.choose(toy_dataset, [], [], [], []), config, RunTarget(tmp_path / "a"), device)
+        patch.setattr(MaskedBatches, "draw", all_a)
+        data = PretrainData.choose(toy_dataset, [], [], [], [])
+        folder = pretrain(data, config, RunTarget(tmp_path / "a"), Surroundings(device))
     assert json.loads((folder / "ebert.json").read_text())["held_out"]["valid_bits_per_base"] < 0.7
+
+
+# --- memory, layout, states
+
+
+def test_too_little_memory_halves_the_micro_batch_and_changes_nothing_else(
+    go: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that holds three windows at most, from step 3 on: the steps are the same to rounding."""
+    go.reporter = Told()
+    whole = outcome(go("whole"))
+    assert go.reporter.warnings == []
+    forward, held = go.losses.forward, [4]
+
+    def small(self: Any, batch: Any) -> Any:
+        if self.training:
+            held.append(len(batch.bases))
+            if len(held) > 8 and len(batch.bases) > 1:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to ...")
+        return forward(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(go.losses, "forward", small)
+        found = outcome(go("small"))
+    assert go.reporter.warnings == [
+        "out of memory: micro-batches of 1 windows from here on; the global batch stays the same"
+    ]
+    assert held[-4:] == [1, 1, 1, 1]
+    # Dropout's noise belongs to the piece, so only what comes before is the same.
+    for before, after in zip(whole[1][:3], found[1][:3], strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], rel=1e-6)
+    assert found[2]["config"] == whole[2]["config"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_for_not_even_one_window_is_one_error(
+    go: Runner, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def none(self: Any, batch: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(go.losses, "forward", none)
+    with pytest.raises(EbertError, match="not enough memory on cpu for a single window") as caught:
+        go("a")
+    assert "window_bp" in caught.value.hint
+
+
+def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(go: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any, batch: Any) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(go.losses, "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        go("a")
+
+
+LAYOUTS = [
+    {"micro_batch": 4}, {"micro_batch": 3}, {"micro_batch": 1}, {"activation_checkpointing": True},
+    {"checkpoint_every": 1, "checkpoints_kept": 5, "checkpoint_minutes": 0.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_how_the_work_is_laid_out_changes_rounding_only_and_may_change_in_a_run(
+    toy_dataset: Dataset, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: dict[str, Any]
+) -> None:
+    """Also in the middle: stopped with one layout, resumed with another."""
+    monkeypatch.setattr(loop, "_LOG_EVERY", 1)
+    data = PretrainData.choose(toy_dataset, [], [], [], [])
+    still = PRETRAIN.model_copy(update={"encoder": TINY.model_copy(update={"dropout": 0.0})})
+    other = still.model_copy(update=layout)
+    draw = MaskedLanguageObjective.draw
+
+    def stopping(self: Any, step: int, first: int, count: int) -> Any:
+        if step == 4:
+            raise KeyboardInterrupt
+        return draw(self, step, first, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedLanguageObjective, "draw", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(data, still, RunTarget(tmp_path / "a"), Surroundings(device))
+    changed = outcome(pretrain(data, other, RunTarget(tmp_path / "a", resume=True), Surroundings(device)))
+    whole = outcome(pretrain(data, still, RunTarget(tmp_path / "b"), Surroundings(device)))
+    for found, expected in zip(changed[1], whole[1], strict=True):
+        assert found.keys() == expected.keys()
+        for name in found.keys() - {"baselines", "event"}:
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
+def test_without_states_nothing_of_them_is_learned(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    data = PretrainData.choose(toy_dataset, [], [], [], [])
+    config = PRETRAIN.model_copy(update={"use_states": False})
+    shown: list[MaskedBatch] = []
+    forward = LanguageLosses.forward
+
+    def spy(self: LanguageLosses, batch: MaskedBatch) -> torch.Tensor:
+        shown.append(batch)
+        return forward(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LanguageLosses, "forward", spy)
+        folder = pretrain(data, config, RunTarget(tmp_path / "a"), Surroundings(device))
+    assert all((batch.states == 0).all() for batch in shown)
+    held_out = json.loads((folder / "ebert.json").read_text())["held_out"]
+    assert set(held_out) == {"score", "valid_bits_per_base", "baselines"}
+    assert set(held_out["baselines"]) == {"markov_order", "markov_bits_per_base"}
+    after = load_weights(folder / "weights.safetensors")
+    torch.manual_seed(config.seed)
+    fresh = PretrainingModel(config.encoder, 18).state_dict()
+    weight = after["head.states.weight"]
+    # Weight decay alone moved the states' head: every weight by the same share.
+    assert ((weight / fresh["head.states.weight"]) - (weight / fresh["head.states.weight"]).mean()).abs().max() < 1e-4
+    assert not torch.equal(after["head.bases.0.weight"], fresh["head.bases.0.weight"])
+
+
+def test_the_held_out_figures_stand_beside_baselines(toy_dataset: Dataset, device: Device, tmp_path: Path) -> None:
+    folder = Runner("pretrain", toy_dataset, device, tmp_path)("a")
+    held_out = json.loads((folder / "ebert.json").read_text())["held_out"]
+    baselines = held_out["baselines"]
+    assert set(baselines) == {"markov_order", "markov_bits_per_base", "neighbour_state_accuracy"}
+    assert baselines["markov_bits_per_base"] == pytest.approx(2.0, abs=0.05), "the toy genome is random letters"
+    assert 0 < baselines["neighbour_state_accuracy"] < 1
+    evaluations = [event for event in read_journal(folder / "journal.jsonl") if event["event"] == "evaluate"]
+    assert all(event["baselines"] == baselines for event in evaluations)

@@ -45,6 +45,40 @@ def test_rate_is_torchs_linear_then_cosine(steps: int, warmup: float, final: flo
             cosine.step()
 
 
+@pytest.mark.parametrize(
+    ("steps", "warmup", "decay", "final"), [(60, 0.1, 0.25, 0.1), (40, 0.0, 1.0, 0.0), (9, 0.5, 0.9, 0.2)]
+)
+def test_wsd_is_torchs_linear_constant_linear(steps: int, warmup: float, decay: float, final: float) -> None:
+    """The schedulers of torch one after the other; a decay that would begin in the warm-up begins at its end."""
+    config = OptimizerConfig(
+        learning_rate=0.2, schedule="wsd", warmup_fraction=warmup, decay_fraction=decay, final_fraction=final
+    )
+    rising = max(1, round(warmup * steps))
+    begin = max(rising, steps - round(decay * steps))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, final, total_iters=steps - begin)
+    for step in range(steps):
+        found = learning_rate(step, steps, config)
+        if step < rising:
+            assert found == pytest.approx(0.2 * (step + 1) / rising)
+        elif step < begin:
+            assert found == 0.2
+        else:
+            assert found == pytest.approx(falling.get_last_lr()[0], abs=1e-9)
+            optimizer.step()
+            falling.step()
+
+
+@given(st.integers(1, 300), fractions, fractions, fractions)
+def test_wsd_stays_within_its_limits(steps: int, warmup: float, decay: float, final: float) -> None:
+    config = OptimizerConfig(
+        learning_rate=0.01, schedule="wsd", warmup_fraction=warmup, decay_fraction=decay, final_fraction=final
+    )
+    rates = [learning_rate(step, steps, config) for step in range(steps + 5)]
+    assert all(0 < rate <= 0.01 * (1 + 1e-12) for rate in rates[:steps])
+    assert rates[steps + 1] == pytest.approx(0.01 * final)
+
+
 def test_only_matrices_decay_and_every_parameter_learns_once() -> None:
     config = EncoderConfig(width=16, num_layers=2, num_heads=2, stem_channels=8)
     model = BindingModel(Encoder(config, 5), 2)
