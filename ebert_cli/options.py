@@ -88,7 +88,7 @@ def training_process(max_seconds: float | None) -> Iterator[tuple[Stops, Ranks |
     from ebert_core.training.interrupts import taken_stops
 
     with taken_stops(max_seconds) as stops:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if count_of("WORLD_SIZE") == 1:
             yield stops, None
             return
         from ebert_core.training.distributed import joined
@@ -133,10 +133,22 @@ def use_device(name: str, precision: str, threads: int | None) -> Device:
 
     if precision not in ("auto", "bf16", "fp32"):
         raise EbertError(f"unknown precision {precision!r}", "use auto, bf16 or fp32")
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    here = count_of("LOCAL_WORLD_SIZE")
     set_threads(threads or max(1, len(os.sched_getaffinity(0)) // here))
     keep_freed_memory()
     return choose_device(_own_gpu(name, here), precision)  # type: ignore[arg-type]
+
+
+def count_of(variable: str) -> int:
+    """A number of processes that a launcher put into the environment; 1 where it put none."""
+    from ebert_core.errors import EbertError
+
+    text = os.environ.get(variable, "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise EbertError(
+            f"{variable} is {text!r}, expected a whole number", "torchrun and --devices set it; or unset it"
+        )
+    return int(text)
 
 
 def _own_gpu(name: str, ranks_here: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,10 +113,14 @@ def _starts_ranks(devices: int) -> bool:
     """Whether this process is to start the ranks; it may be one of them."""
     from ebert_core.errors import EbertError
 
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = options.count_of("WORLD_SIZE")
     if started not in (1, devices):
         raise EbertError(f"--devices {devices} within a run of {started} ranks", "leave out --devices")
     return devices > 1 and started == 1
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
 
 
 def _show(found: dict[str, Any], *, as_json: bool) -> None:
@@ -128,12 +131,12 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(json.dumps(found, indent=2))
         return
     run, whole, memory, probe = found["run"], found["pass"], found["memory_bytes"], found["probe"]
-    on_gpu = [] if memory["peak_on_gpu"] is None else [f"{memory['peak_on_gpu'] / 1e9:.2f} GB at most while probing"]
-    parts = [f"{name.replace('_', ' ')} {memory[name] / 1e9:.2f} GB" for name in memory if name != "peak_on_gpu"]
+    on_gpu = [] if memory["peak_on_gpu"] is None else [f"{_size(memory['peak_on_gpu'])} at most while probing"]
+    parts = [f"{name.replace('_', ' ')} {_size(memory[name])}" for name in memory if name != "peak_on_gpu"]
     for name, words in (
         ("device", f"{run['device']}, {run['ranks']} rank(s)"),
         ("parameters", f"{run['parameters']:,}"),
-        ("a step", f"{run['tokens_per_step']:,} tokens, {run['flops_per_step'] / 1e12:,.3f} TFLOP"),
+        ("a step", f"{run['tokens_per_step']:,} tokens, {run['flops_per_step']:.3g} FLOP"),
         ("a token", f"{run['flops_per_token'] / 1e6:,.2f} MFLOP (forward and backward)"),
         ("a pass", f"{whole['tokens']:.3g} tokens, {whole['flops']:.3g} FLOP, {whole['steps']:,.0f} steps"),
         ("", f"each base of each cell type once; {whole['pairs']:,} (window, cell type) pairs to draw from"),

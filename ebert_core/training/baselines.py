@@ -29,7 +29,8 @@ def held_out_baselines(
         num_states: of the state model.
 
     Returns:
-        `markov_order`, `markov_bits_per_base` at the hidden bases, and `neighbour_state_accuracy` of hidden states.
+        `markov_order`, `markov_bits_per_base` at the hidden bases, and `neighbour_state_accuracy` of hidden states; a
+        figure is missing where nothing is hidden.
     """
     window_bp = held_out.bases.shape[1]
     num_windows = max(1, min(num_bp, _MOST_BP) // window_bp)
@@ -42,9 +43,11 @@ def held_out_baselines(
     # A table with more contexts than bases to count says nothing.
     orders = [order for order in ORDERS if NUM_BASES ** (order + 1) <= train.size] or ORDERS[:1]
     hidden = _array(held_out.bases) == BASE_MASKED
-    chain = markov_baseline(train, _array(held_out.true_bases()), hidden, orders)
+    found: dict[str, Any] = {}
+    if hidden.any():
+        chain = markov_baseline(train, _array(held_out.true_bases()), hidden, orders)
+        found = {"markov_order": chain.order, "markov_bits_per_base": chain.bits_per_base}
     states = _array(held_out.states)
-    found = {"markov_order": chain.order, "markov_bits_per_base": chain.bits_per_base}
     if not states.any():
         return found
     accuracy = neighbour_accuracy(states, _array(held_out.state_index), _array(held_out.state_targets), num_states)

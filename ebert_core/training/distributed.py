@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -188,6 +188,17 @@ def spread(module: nn.Module, ranks: Ranks, how: Parallel, device: torch.device)
     return module
 
 
+def forget_gathered(module: nn.Module) -> None:
+    """Drop what a forward pass without a backward one left gathered; nothing where there are no shards.
+
+    FSDP keeps the outermost weights gathered after a forward pass, for the backward one. Where none comes and the
+    shards change (a running average is taken out again), the next forward pass would read the old weights.
+    """
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A shard's whole tensor (all ranks must ask for it); any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -203,8 +214,13 @@ def shard_like(tensor: Tensor, sample: Tensor) -> Tensor:
 
 def kept_weights(module: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
     """A copy of a module's whole weights, on rank 0 and on the CPU; empty on the other ranks."""
+    return kept_whole(module.state_dict(), ranks)
+
+
+def kept_whole(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Copies of whole tensors, on rank 0 and on the CPU; empty on the other ranks. One shard is whole at a time."""
     kept = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         full = whole(tensor.detach())
         if ranks.is_first:
             kept[name] = full.to("cpu", copy=True)

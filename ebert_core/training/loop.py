@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ebert_core.model.device import Device
 from ebert_core.reporting import SILENT, Reporter
-from ebert_core.training.distributed import ALONE, Ranks, kept_weights
+from ebert_core.training.distributed import ALONE, Ranks, forget_gathered, kept_weights
 from ebert_core.training.interrupts import Requeue, Stops, uninterrupted
 from ebert_core.training.journal import Journal, Listener
 from ebert_core.training.progress import Meter
@@ -136,11 +136,12 @@ class _Run:
             # What follows (calibration, publishing) may be stopped too, and must not cost the run.
             self._save()
         except KeyboardInterrupt as stop:
-            self._save()
-            if isinstance(stop, Requeue):
-                stop.saved_step = state.step
-            else:
-                self.reporter.warn(f"interrupted at step {state.step:,}; go on with --resume")
+            with uninterrupted():  # a second stop must not cost what the first one saves
+                self._save()
+                if isinstance(stop, Requeue):
+                    stop.saved_step = state.step
+                else:
+                    self.reporter.warn(f"interrupted at step {state.step:,}; go on with --resume")
             raise
         finally:
             self.journal.close()
@@ -174,8 +175,10 @@ class _Run:
         self.objective.losses.eval()
         average = self.stepper.average
         with average.applied() if average else contextlib.nullcontext():
-            with torch.inference_mode():
+            # Not inference mode: FSDP gathers into buffers that training goes on to use.
+            with torch.no_grad():
                 figures = self.ranks.share(self.objective.evaluate(self.ranks))
+            forget_gathered(self.objective.losses)
             # The first evaluation counts whatever it says, so that a run always has weights to publish.
             better = state.best_figures is None or figures["score"] > state.best_score
             weights = kept_weights(module, self.ranks) if better else {}

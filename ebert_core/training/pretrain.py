@@ -63,13 +63,15 @@ class PretrainData:
         """Resolve a user's choice; empty lists mean all cell types, all chromosomes, the default validation part."""
         dataset.require_state_model()
         left_out = {dataset.resolve_cell(name) for name in exclude_cells}
-        asked = [dataset.resolve_cell(name) for name in cells] or list(dataset.state_cells)
+        asked = dict.fromkeys(dataset.resolve_cell(name) for name in cells) or dataset.state_cells
         chosen = tuple(cell for cell in asked if cell not in left_out)
         if not chosen:
             raise EbertError("no cell type is left to pre-train on", "name some with --cell, or exclude fewer")
         regions = whole(dataset.assembly, dataset.assembly.require(chroms) if chroms else None)
         if valid:
-            return cls(dataset, chosen, tuple(subtract(regions, valid)), tuple(valid))
+            if not (kept := subtract(regions, valid)):
+                raise EbertError("no chromosome is left to train on", "hold back less with --valid-chrom")
+            return cls(dataset, chosen, tuple(kept), tuple(subtract(valid, [])))
         kept, held = hold_back(regions, _VALID_FRACTION)
         return cls(dataset, chosen, tuple(kept), tuple(held))
 

@@ -26,7 +26,7 @@ from ebert_core.training.pretrain import (
     step_config,
 )
 from ebert_core.training.progress import measured_peak, synchronise
-from ebert_core.training.steps import Stepper, cut
+from ebert_core.training.steps import Stepper
 
 _STEPS: Final = 20
 _WARM_UP: Final = 2
@@ -50,15 +50,14 @@ def dry_run(data: PretrainData, config: PretrainConfig, around: Surroundings) ->
     module = build_model(config, num_states, device)
     num_parameters = count_parameters(module)
     objective = MaskedLanguageObjective(data, config, module, device)
-    activations = _kept_bytes(objective, device, config)
+    activations = _kept_bytes(objective, device, min(config.micro_batch, -(-config.global_batch // ranks.size)))
     one_pass = replace(step_config(config), global_batch=min(config.global_batch, config.micro_batch * ranks.size))
     stepper = Stepper(objective, one_pass, device, ranks, reporter=around.reporter)
     timed, pass_seconds, move_seconds = _timed_steps(stepper, device, around)
     tokens_per_window = config.window_bp // config.encoder.token_bp
     flops = flops_per_window(config, num_states)
     windows_per_pass = covered_bp(objective.starts, config.window_bp) * len(data.cells) / config.window_bp
-    passes = len(cut(config.global_batch, ranks.size, 0, stepper.micro_batch))
-    step_seconds = passes * pass_seconds + move_seconds
+    step_seconds = pass_seconds * config.global_batch / one_pass.global_batch + move_seconds
     steps_per_pass = windows_per_pass / config.global_batch
     peak = measured_peak(device) * ranks.size
     work = config.global_batch * flops
@@ -104,7 +103,7 @@ def covered_bp(starts: np.ndarray, window_bp: int) -> int:
     return int(np.minimum(np.diff(np.sort(starts)), window_bp).sum()) + window_bp
 
 
-def _kept_bytes(objective: MaskedLanguageObjective, device: Device, config: PretrainConfig) -> int:
+def _kept_bytes(objective: MaskedLanguageObjective, device: Device, micro_batch: int) -> int:
     """Bytes of the tensors that a micro-batch's forward pass keeps for the backward one, beside the weights."""
     known = {parameter.untyped_storage().data_ptr() for parameter in objective.module.parameters()}
     kept: dict[int, int] = {}
@@ -115,10 +114,16 @@ def _kept_bytes(objective: MaskedLanguageObjective, device: Device, config: Pret
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = objective.draw(0, 0, 1)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), device.autocast():
-        objective.losses(batch)
-    return sum(kept.values()) * min(config.micro_batch, config.global_batch)
+    def measured(windows: int) -> int:
+        kept.clear()
+        batch = objective.draw(0, 0, windows)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), device.autocast():
+            objective.losses(batch)
+        return sum(kept.values())
+
+    # Two points: beside what grows with the windows, the weights' bf16 copies are kept once.
+    one = measured(1)
+    return one if micro_batch == 1 else one + (micro_batch - 1) * (measured(2) - one)
 
 
 def _timed_steps(stepper: Stepper, device: Device, around: Surroundings) -> tuple[int, float, float]:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ebert_core.model.device import Device
 from ebert_core.reporting import SILENT, Reporter
+from ebert_core.training.steps import is_out_of_memory
 
 # A run shorter than this does not spend its time on measuring the device.
 _SETTLED_SECONDS: Final = 20.0
@@ -121,8 +122,13 @@ class Meter:
         return ", ".join(words)
 
     def _measure(self) -> float:
-        """Steps per second at the device's peak."""
-        peak = measured_peak(self._device)
+        """Steps per second at the device's peak; 0 where the run leaves no memory to measure it."""
+        try:
+            peak = measured_peak(self._device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return 0.0
         precision = "bf16" if self._device.bf16 else "fp32"
         many = f", {self._num_devices} devices" if self._num_devices > 1 else ""
         self._reporter.log(f"MFU is the share of {peak / 1e12:.2f} TFLOP/s, this device's {precision} product{many}")

@@ -18,7 +18,7 @@ from ebert_core.artifacts import publish_folder, read_json, write_json
 from ebert_core.errors import EbertError, InputError
 from ebert_core.model.checkpoint import load_weights, save_weights
 from ebert_core.training.averaging import AveragedWeights
-from ebert_core.training.distributed import Ranks, kept_weights, load_whole, shard_like, whole
+from ebert_core.training.distributed import Ranks, kept_weights, kept_whole, load_whole, shard_like
 
 RESUME_PREFIX: Final = "resume-step-"
 Weights = dict[str, Tensor]
@@ -82,11 +82,13 @@ class ResumePoints:
             return
         weights = kept_weights(trained.module, self._ranks)
         moments = {
-            f"{index}.{name}": whole(value)
-            for index, values in trained.optimizer.state_dict()["state"].items()
-            for name, value in values.items()
+            f"{index}.{name}": value
+            for index, kept in trained.optimizer.state_dict()["state"].items()
+            for name, value in kept.items()
         }
-        averaged = [whole(value) for value in trained.average.values] if trained.average else []
+        values = trained.average.values if trained.average else []
+        averaged = {str(number): value for number, value in enumerate(values)}
+        moments, averaged = kept_whole(moments, self._ranks), kept_whole(averaged, self._ranks)
         if self._ranks.is_first:
             self._write(target, state, trained.best, (weights, moments, averaged))
             for path in earlier[: max(0, len(earlier) - self._keep + 1)]:
@@ -94,15 +96,14 @@ class ResumePoints:
         # A rank that leaves after this, because of a stop, must not make somebody end rank 0 before it has written.
         self._ranks.largest(0)
 
-    def _write(self, target: Path, state: LoopState, best: Weights, now: tuple[Weights, Weights, list[Tensor]]) -> None:
+    def _write(self, target: Path, state: LoopState, best: Weights, now: tuple[Weights, Weights, Weights]) -> None:
         weights, moments, averaged = now
         with publish_folder(target) as staged:
             save_weights(weights, staged / "weights.safetensors")
             save_weights(best, staged / "best.safetensors")
             save_weights(moments, staged / "optimizer.safetensors")
             if averaged:
-                numbered = {str(number): value for number, value in enumerate(averaged)}
-                save_weights(numbered, staged / "average.safetensors")
+                save_weights(averaged, staged / "average.safetensors")
             write_json(staged / "state.json", {"fingerprint": self._fingerprint, **vars(state)})
 
     def restore(self, trained: Trained) -> LoopState:

@@ -536,6 +536,7 @@ def test_faulty_options_of_pretraining(road: Path, arguments: list[str], code: i
     ("environment", "command", "says"),
     [
         ({"WORLD_SIZE": "2"}, PRETRAIN, "RANK is not set"),
+        ({"WORLD_SIZE": "x"}, PRETRAIN, "WORLD_SIZE is 'x', expected a whole number"),
         ({"WORLD_SIZE": "2"}, [*PRETRAIN, "--devices", "3"], "--devices 3 within a run of 2 ranks"),
     ],
 )

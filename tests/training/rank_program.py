@@ -4,12 +4,13 @@
 
 A job has `config` (of PretrainConfig), `output`, and may have `resume`, `stop_at` (step before which all ranks stop),
 `small_memory_on` (a rank on which only single windows fit), `not_finite_on` (a rank whose loss is NaN at its step 3),
-`fails_on` (a rank that raises at its step 3), `killed` (a rank that is killed there). Rank 0 prints a JSON line per
-job.
+`fails_on` (a rank that raises at its step 3), `killed` (a rank that is killed there), `never_better` (the first
+evaluation is the best), `stops_evaluation` (all ranks stop in the first one). Rank 0 prints a JSON line per job.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ from ebert_core.training.run_folder import RunTarget
 def make_trouble(job: dict[str, Any], ranks: Ranks) -> Any:
     """What goes wrong in a job, as patches."""
     draw, forward, steps = MaskedLanguageObjective.draw, LanguageLosses.forward, []
+    evaluate, scores = MaskedLanguageObjective.evaluate, itertools.count()
 
     def drawn(self: Any, step: int, first: int, count: int) -> Any:
         steps.append(step)
@@ -56,7 +58,15 @@ def make_trouble(job: dict[str, Any], ranks: Ranks) -> Any:
         sick = self.training and ranks.rank == job.get("not_finite_on") and steps[-1] == 3
         return forward(self, batch) * (float("nan") if sick else 1.0)
 
-    return mock.patch.multiple(MaskedLanguageObjective, draw=drawn), mock.patch.multiple(LanguageLosses, forward=said)
+    def evaluated(self: Any, ranks: Ranks) -> Any:
+        if job.get("stops_evaluation"):
+            raise KeyboardInterrupt
+        figures = evaluate(self, ranks)
+        return {**figures, "score": -next(scores)} if job.get("never_better") else figures
+
+    return mock.patch.multiple(MaskedLanguageObjective, draw=drawn, evaluate=evaluated), mock.patch.multiple(
+        LanguageLosses, forward=said
+    )
 
 
 class Told(ConsoleReporter):

@@ -40,6 +40,10 @@ CONFIG = PretrainConfig(
 )
 
 
+# An evaluation after each step, and no resume point between them.
+OFTEN = {"evaluate_every": 1, "checkpoint_every": 0}
+
+
 def start(dataset: Dataset, size: int, jobs: list[dict[str, Any]]) -> list[subprocess.Popen[str]]:
     """One process per rank, as torchrun starts them."""
     with socket.socket() as probe:
@@ -128,6 +132,9 @@ def two(toy_dataset: Dataset, folder: Path, alone: Callable[..., Path]) -> list[
         job(folder, "ddp_fsdp", stop_at=4),
         job(folder, "ddp_fsdp", changes=fsdp, resume=True),
         job(folder, "tiny_batch", changes={"global_batch": 1, "valid_windows": 1}),
+        job(folder, "worse2", never_better=True, changes=fsdp | OFTEN),
+        job(folder, "again2", stops_evaluation=True, changes=fsdp),
+        job(folder, "again2", resume=True, changes=fsdp),
         job(folder, "failed", fails_on=1),
     ]
     ranks = ended(start(toy_dataset, 2, jobs))
@@ -176,6 +183,25 @@ def test_a_run_of_two_ranks_goes_on_with_three(three: object, folder: Path, alon
 def test_a_run_goes_on_in_shards(two: list[dict[str, Any]], folder: Path, alone: Callable[..., Path]) -> None:
     assert two[6]["error"] == "interrupted"
     assert_same_to_rounding(folder / "ddp_fsdp", alone())
+
+
+def test_shards_train_on_their_own_weights_after_the_average_was_scored(
+    two: object, folder: Path, alone: Callable[..., Path]
+) -> None:
+    """Also where the score is no better, so that nothing is copied out of the shards."""
+    losses = [
+        [event["loss"] for event in read_journal(path / "journal.jsonl") if event["event"] == "train"]
+        for path in (folder / "worse2", alone("often1", **OFTEN))
+    ]
+    assert len(losses[0]) == CONFIG.steps
+    assert losses[0] == pytest.approx(losses[1], rel=2e-5)
+
+
+def test_shards_stopped_in_an_evaluation_go_on_with_it(
+    two: list[dict[str, Any]], folder: Path, alone: Callable[..., Path]
+) -> None:
+    assert two[10]["error"] == "interrupted"
+    assert_same_to_rounding(folder / "again2", alone())
 
 
 def test_too_little_memory_on_one_rank_halves_the_micro_batch_of_all(

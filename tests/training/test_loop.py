@@ -28,7 +28,7 @@ from ebert_core.training.distributed import Ranks
 from ebert_core.training.interrupts import Requeue, taken_stops
 from ebert_core.training.journal import read_journal
 from ebert_core.training.loop import JOURNAL_FILE, LoopConfig, Surroundings, train
-from ebert_core.training.resume import LoopState, resume_points
+from ebert_core.training.resume import LoopState, ResumePoints, resume_points
 from ebert_core.training.schedule import learning_rate
 from ebert_core.training.steps import StepConfig
 
@@ -479,6 +479,30 @@ def test_a_stop_by_the_batch_system_saves_and_asks_to_be_started_again(
     with taken_stops(), pytest.raises(Requeue) as caught:
         run("broken", Regression(hook))
     assert caught.value.saved_step == 3
+    assert_same(run("broken"), run("whole"))
+
+
+def test_a_second_stop_waits_for_what_the_first_one_saves(
+    run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = []
+    write = ResumePoints._write
+
+    def hook(*place: object) -> None:
+        if place == ("loss", 3, 4):
+            stopped.append(place)
+            signal.raise_signal(signal.SIGTERM)
+
+    def written(*arguments: Any) -> None:
+        if stopped:
+            signal.raise_signal(signal.SIGUSR1)
+        write(*arguments)
+
+    monkeypatch.setattr(ResumePoints, "_write", written)
+    with taken_stops(), pytest.raises(Requeue):
+        run("broken", Regression(hook))
+    assert resume_points(tmp_path / "broken")[-1].name == "resume-step-00000003"
+    stopped.clear()
     assert_same(run("broken"), run("whole"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from ebert_core.data.windows import Batch
 from ebert_core.errors import EbertError, UnknownNameError
 from ebert_core.evaluation.measures import measure
 from ebert_core.genome.labels import BOUND, UNBOUND
-from ebert_core.genome.regions import Region, overlap_bp
+from ebert_core.genome.regions import Region, overlap_bp, whole
 from ebert_core.inference.calls import ThresholdTable
 from ebert_core.model.calibration import Calibration
 from ebert_core.model.checkpoint import BindingModel, PretrainingModel
@@ -373,3 +374,24 @@ def test_thinned_pieces_lie_in_their_regions_and_spread() -> None:
         assert overlap_bp(pieces, regions) == sum(piece.length for piece in pieces)
     assert {piece.chrom for piece in _thinned(regions, 350_000)} == {"chr1", "chr2"}
     assert _thinned(regions, 10**9) == regions
+
+
+def test_nothing_hidden_has_no_baseline(toy_dataset: Dataset, device: Device) -> None:
+    """A figure that does not exist is left out: NaN is no JSON."""
+    data = PretrainData.choose(toy_dataset, [], [], [], [])
+    config = PRETRAIN.model_copy(update={"masking": MaskingConfig(dna_rate=0, state_rate=0.5)})
+    module = shaken(PretrainingModel(TINY, 18))
+    with torch.no_grad():
+        figures = MaskedLanguageObjective(data, config, module, device).evaluate()
+    assert set(figures["baselines"]) == {"neighbour_state_accuracy"}
+    json.dumps(figures, allow_nan=False)
+
+
+def test_a_cell_type_named_twice_is_one(toy_dataset: Dataset) -> None:
+    assert PretrainData.choose(toy_dataset, ["HepG2", "E118", "hepg2"], [], [], []).cells == ("HepG2",)
+
+
+def test_holding_back_everything_is_refused(toy_dataset: Dataset) -> None:
+    chroms = list(toy_dataset.assembly.chroms)
+    with pytest.raises(EbertError, match="no chromosome is left to train on"):
+        PretrainData.choose(toy_dataset, [], chroms[:1], whole(toy_dataset.assembly, chroms), [])

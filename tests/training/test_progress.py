@@ -18,7 +18,7 @@ from ebert_core.model.device import Device
 from ebert_core.model.encoder import count_parameters
 from ebert_core.training import probe, progress
 from ebert_core.training.loop import Surroundings
-from ebert_core.training.pretrain import PretrainData, flops_per_window
+from ebert_core.training.pretrain import MaskedLanguageObjective, PretrainData, flops_per_window
 from ebert_core.training.progress import Meter, measured_peak, no_content, training_flops
 
 TINY = PretrainConfig(
@@ -133,3 +133,31 @@ def test_checkpointed_activations_keep_less(
         for config in (deep, deep.model_copy(update={"activation_checkpointing": True}))
     ]
     assert kept[1] < kept[0] / 2
+
+
+def test_activations_beside_the_weights_grow_with_the_micro_batch(toy_dataset: Dataset) -> None:
+    """Under bf16 a copy of each weight is kept, once for all windows."""
+    shape = EncoderConfig(width=256, num_layers=1, num_heads=2, stem_channels=8)
+    config = PretrainConfig(encoder=shape, window_bp=1_000, valid_windows=1)
+    device = Device(torch.device("cpu"), bf16=True)
+    data = PretrainData.choose(toy_dataset, ["HepG2"], [], [], [])
+    module = PretrainingModel(shape, 18)
+    objective = MaskedLanguageObjective(data, config, module, device)
+    one, two, four = (probe._kept_bytes(objective, device, size) for size in (1, 2, 4))
+    copies = 2 * sum(p.numel() for p in module.encoder.blocks.parameters() if p.dim() == 2)
+    assert four - two == 2 * (two - one)
+    assert one - (two - one) >= copies
+
+
+def test_no_memory_for_measuring_the_peak_does_not_end_a_run(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(device: Device) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(progress, "measured_peak", too_large)
+    monkeypatch.setattr(progress, "_SETTLED_SECONDS", 0.0)
+    meter = Meter(100, lambda: 1.0, device)
+    for _ in range(2):
+        meter.add(1.0)
+        found = meter.read(3)
+        assert found["tokens_per_second"] == 100
+        assert "mfu" not in found
