@@ -122,6 +122,8 @@ class PretrainConfig(Config):
     def _consistent(self) -> PretrainConfig:
         if self.window_bp % STATE_BIN_BP:
             raise ValueError(f"window_bp = {self.window_bp} is not a multiple of {STATE_BIN_BP}")
+        if not self.masking.dna_rate and not (self.use_states and self.masking.state_rate):
+            raise ValueError("masking hides nothing: dna_rate is 0, and so is state_rate, or states are not used")
         return self
 
 

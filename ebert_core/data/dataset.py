@@ -62,7 +62,15 @@ class Dataset:
                 f"has no {min(missing)!r}",
                 "the file was changed or damaged; make the dataset anew with `ebert prepare`",
             )
-        return cls(path, manifest)
+        try:
+            _require_entries(manifest)
+            return cls(path, manifest)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                path / MANIFEST_NAME,
+                f"is damaged ({type(error).__name__}: {error})",
+                "the file was changed or damaged; make the dataset anew with `ebert prepare`",
+            ) from None
 
     @property
     def state_cells(self) -> tuple[str, ...]:
@@ -213,6 +221,23 @@ class Dataset:
         if name not in self._arrays:
             self._arrays[name] = _load(check_file(self.path, name, entry, "dataset"))
         return self._arrays[name]
+
+
+def _require_entries(manifest: dict[str, Any]) -> None:
+    """Look at the parts that every command reads; a KeyError, TypeError or ValueError where one cannot be."""
+    dict(manifest["aliases"].items())
+    tracks = [*manifest["states"].values(), *manifest["accessibility"].values()]
+    labels = [entry for cells in manifest["labels"].values() for entry in cells.values()]
+    files = [entry for entry in (manifest["sequence"], manifest["regions"]) if entry is not None]
+    for entry in (*tracks, *labels, *files, manifest["excluded"]):
+        if not (isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str)):
+            raise TypeError("a file's bytes and sha256 are a number and a text")
+    for entry in (*tracks, *labels):
+        if not (isinstance(entry["file"], str) and all(isinstance(each["name"], str) for each in entry["sources"])):
+            raise TypeError("a track's file and the names of its sources are texts")
+    for entry in labels:
+        if not all(isinstance(chrom, str) for chrom in entry["chroms"]):
+            raise TypeError("labelled chromosomes are texts")
 
 
 def _load(path: Path) -> NDArray[Any]:

@@ -57,8 +57,10 @@ class StateModel:
 
     @classmethod
     def from_json(cls, value: dict[str, object]) -> StateModel:
+        """The inverse of `to_json`; a KeyError, TypeError or ValueError where the value is none of its."""
         rows = value["states"]
-        assert isinstance(rows, list)
+        if not isinstance(rows, list):
+            raise TypeError("states are a list")
         return cls(str(value["name"]), tuple(State(int(number), name, color) for number, name, color in rows))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,17 @@ CENTRE_BP: Final = (BIN_BP - STRIDE_BP) // 2
 _NEAR_BP: Final = 1_000
 
 
-class Choice(NamedTuple):
-    """A stretch to look at; the fields are those of `ebert_core.evaluation.results.Locus`."""
+@dataclass(frozen=True)
+class Choice:
+    """A stretch of the genome to look at.
+
+    Attributes:
+        kind: why it is shown.
+        chrom, start, end: what is shown, bp.
+        bin_start: the bin for which it was chosen.
+        label: label code of that bin.
+        score: of that bin, in the row that the loci were chosen by.
+    """
 
     kind: LocusKind
     chrom: str

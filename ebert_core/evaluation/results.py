@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ebert_core.evaluation.baselines import Unavailable
 from ebert_core.evaluation.held_out import HeldOut
+from ebert_core.evaluation.loci import Choice, Run
 from ebert_core.evaluation.measures import Curve, Measures, Reliability
 
 Kind = Literal["prediction", "comparison", "baseline"]
@@ -79,29 +80,17 @@ class StateBins:
 
 
 @dataclass(frozen=True)
-class Locus:
-    """A stretch to look at in the report's browser view.
+class Locus(Choice):
+    """A chosen stretch with what the report's browser view draws of it.
 
     Attributes:
-        kind: why it is shown.
-        chrom, start, end: what is shown, bp.
-        bin_start: the bin for which it was chosen.
-        label: label code of that bin.
-        score: of that bin, in the row that the loci were chosen by.
         states: (start, end, state code) of each run of states, bp; None where the dataset has none.
         labels: (start, end, label code) of runs of labelled bins; a bin is drawn on its central 50 bp.
         tracks: row name -> (starts of the bins shown, shape (N,); their scores, shape (N,)).
     """
 
-    kind: Literal["best hit", "worst miss", "worst false alarm"]
-    chrom: str
-    start: int
-    end: int
-    bin_start: int
-    label: int
-    score: float
-    states: tuple[tuple[int, int, int], ...] | None
-    labels: tuple[tuple[int, int, int], ...]
+    states: tuple[Run, ...] | None
+    labels: tuple[Run, ...]
     tracks: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 

@@ -151,7 +151,7 @@ class ScoreSheet:
                 states = loci.cut_states(codes, choice.start, choice.end)
             labels = loci.cut_labels(*self._labels(choice.chrom), choice.start, choice.end)
             kept = {name: track for name, track in tracks.items() if name in shown}
-            found.append(Locus(**choice._asdict(), states=states, labels=labels, tracks=kept))
+            found.append(Locus(**vars(choice), states=states, labels=labels, tracks=kept))
         return tuple(found)
 
     def _cut(self, name: str, scorer: Scorer) -> None:

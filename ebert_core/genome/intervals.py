@@ -1,7 +1,6 @@
 """Arithmetic on sorted arrays of intervals: 0-based, half-open, int64, one chromosome (or the flat axis) at a time.
 
-Everything is a few `searchsorted` calls, so ten integers are enough to test it; 26 times as fast as a data frame's
-overlap join at 8.8 M bins.
+Everything is a few `searchsorted` calls, so ten integers are enough to test it.
 """
 
 from __future__ import annotations

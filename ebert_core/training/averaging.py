@@ -23,6 +23,7 @@ class AveragedWeights:
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._decay = decay
         self.values = [parameter.detach().clone() for parameter in self._parameters]
+        self._own: list[Tensor] = []
 
     def update(self, step: int) -> None:
         """Take in the weights after 1-based `step`; young runs forget faster, so that the first weights fade."""
@@ -34,13 +35,19 @@ class AveragedWeights:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The module holds the average within the block, and its own weights again after it."""
-        own = [parameter.detach().clone() for parameter in self._parameters]
+        self._own = [parameter.detach().clone() for parameter in self._parameters]
         try:
             self._fill(self.values)
             yield
         finally:
-            with uninterrupted():
-                self._fill(own)
+            self.put_back()
+
+    def put_back(self) -> None:
+        """The module holds its own weights; whoever saves calls this, for a stop may have come just before it here."""
+        with uninterrupted():
+            if self._own:
+                self._fill(self._own)
+                self._own = []
 
     def _fill(self, values: list[Tensor]) -> None:
         with torch.no_grad():

@@ -118,6 +118,7 @@ class _Run:
     def run(self) -> tuple[LoopState, dict[str, Tensor]]:
         """See `train`."""
         state, steps = self.state, self.config.step.steps
+        gradients = torch.is_grad_enabled()
         if state.step:
             self.reporter.log(f"resumed at step {state.step:,} of {steps:,}")
         try:
@@ -137,6 +138,8 @@ class _Run:
             self._save()
         except KeyboardInterrupt as stop:
             with uninterrupted():  # a second stop must not cost what the first one saves
+                # One that comes while an evaluation's context is left would leave the process without gradients.
+                torch.set_grad_enabled(gradients)
                 self._save()
                 if isinstance(stop, Requeue):
                     stop.saved_step = state.step
@@ -212,5 +215,7 @@ class _Run:
         Stops.obey(heard)
 
     def _save(self) -> None:
+        if self.stepper.average:
+            self.stepper.average.put_back()
         self.points.save(self.state, self.trained)
         self.saved = time.monotonic()

@@ -163,7 +163,8 @@ class MaskedLanguageObjective:
             totals += torch.stack([sums.double(), self.counts(batch)]) * (count > 0)
         sums, counts = ranks.add_up(totals)
         bits, state_bits, _ = (sums / counts.clamp(min=1) / math.log(2)).tolist()
-        figures: dict[str, Any] = {"score": -bits, "valid_bits_per_base": bits}
+        score = -bits if config.masking.dna_rate else -state_bits
+        figures: dict[str, Any] = {"score": score, "valid_bits_per_base": bits}
         if config.use_states:
             accuracy = float(sums[2] / counts[2].clamp(min=1))
             figures |= {"valid_bits_per_state": state_bits, "valid_state_accuracy": accuracy}

@@ -343,6 +343,23 @@ def test_a_full_disk_without_one(here, ebert, digest_tree, monkeypatch, option):
     assert digest_tree(here) == before
 
 
+@pytest.mark.parametrize("formats", ["dream", "narrowpeak,dream"])
+def test_a_full_disk_while_a_submission_is_written(road, ebert, small_disk, formats):
+    disk = small_disk(12)
+    done = ebert("predict", "-q", "--tf", "CTCF", "--cell", "HepG2", "--format", formats, "--output", disk / "new")
+    assert (done.exit_code, FULL in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(disk.iterdir()) == []
+
+
+def test_a_full_disk_while_label_tables_are_written(road, ebert, digest_tree, small_disk):
+    disk, before = small_disk(4), digest_tree(road / "dataset")
+    done = ebert("prepare", "-q", "--write-labels", disk / "tables")
+    check_error(done, FULL)
+    assert [path for path in disk.rglob("*") if path.is_file()] == []
+    assert digest_tree(road / "dataset") == before
+
+
 @pytest.mark.parametrize("size_kb", [4, 16])
 @pytest.mark.parametrize("command", ["pretrain", "finetune", "predict", "evaluate"])
 def test_a_full_disk_while_the_others_write(road, ebert, small_disk, command, size_kb):
@@ -350,7 +367,7 @@ def test_a_full_disk_while_the_others_write(road, ebert, small_disk, command, si
     arguments = {
         "pretrain": ["--valid-chrom", "chr2", "--steps", 1, "--set", "valid_windows=1", "--set", "encoder.width=32"],
         "finetune": ["--tf", "CTCF", "--steps", 1, "--set", "valid_bp=4000"],
-        "predict": ["--tf", "CTCF", "--cell", "HepG2"],
+        "predict": ["--tf", "CTCF", "--cell", "HepG2", "--format", "bigwig,narrowpeak,dream"],
         "evaluate": ["--missing", "zero", "--format", "json", "--allow-seen"],
     }[command]
     done = ebert(command, "--quiet", *arguments, "--output", disk / "new")
@@ -522,6 +539,8 @@ LATER = [
     Later("unknown setting", [*PRETRAIN, "--set", "masking.dna_raet=0.2"],
           ["masking.dna_raet is not a setting", "did you mean masking.dna_rate"]),
     Later("setting of a wrong kind", [*PRETRAIN, "--set", "encoder.token_bp=0"], ["encoder.token_bp = 0"]),
+    Later("nothing hidden", [*PRETRAIN, "--set", "masking.dna_rate=0", "--set", "masking.state_rate=0"],
+          ["masking hides nothing"]),
     Later("windows longer than the genome", [*PRETRAIN, "--set", "window_bp=200000"], ["200,000 bp"]),
     Later("missing settings", [*PRETRAIN, "--config", "x.toml"], ["x.toml: is not there"]),
     Later("settings are a folder", [*PRETRAIN, "--config", "dataset"], ["dataset: Is a directory"]),

@@ -19,7 +19,7 @@ from ebert_core.errors import EbertError, InputError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.bins import benchmark_bin_starts
 from ebert_core.genome.regions import whole
-from ebert_core.reporting import Reporter
+from ebert_core.reporting import SILENT
 
 LENGTHS = {"chr2": 4_000, "chr10": 3_050, "chr1": 2_345, "chrM": 500}
 SIZES = "".join(f"{chrom}\t{length}\n" for chrom, length in LENGTHS.items())
@@ -27,20 +27,6 @@ REGIONS = "chr2\t600\t1000\nchr2\t1200\t1400\nchr1\t50\t300\n"
 # The bins that tile them, in the challenge's order of chromosomes.
 TILES = {"chr1": [50, 100], "chr2": [600, 650, 700, 750, 800, 1200]}
 PEAKS = {"K562": "chr2\t700\t900\nchr1\t60\t200\n", "HepG2": "chr2\t1250\t1390\n", "A549": "chr10\t900\t1100\n"}
-
-
-class Recorder(Reporter):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def log(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 class World:
@@ -63,7 +49,7 @@ class World:
 
     def prepare(self, reporter=None, output=None, **options) -> Dataset:
         config = PrepareConfig(output=output or self.output, **options)
-        return prepare(config, reporter or Recorder()).dataset
+        return prepare(config, reporter or SILENT).dataset
 
     def make(self, reporter=None, output=None, **options) -> Dataset:
         return self.prepare(reporter, output, genome=self.sizes, **options)
@@ -94,8 +80,7 @@ def row(chrom, start, letters):
 # The benchmark's bins
 
 
-def test_regions_decide_the_bins(world):
-    said = Recorder()
+def test_regions_decide_the_bins(world, said):
     dataset = world.make(said, regions=world.regions, exclude=(world.exclude,))
     bins = dataset.benchmark_bins()
     assert {chrom: bins.starts(chrom).tolist() for chrom in bins.chroms} == TILES
@@ -176,8 +161,7 @@ def test_a_missing_regions_file(world):
 # A dataset without a sequence
 
 
-def test_chromosome_sizes_make_a_dataset_for_labels(world):
-    said = Recorder()
+def test_chromosome_sizes_make_a_dataset_for_labels(world, said):
     dataset = world.make(said, chip=world.chip)
     assert dict(zip(dataset.assembly.chroms, dataset.assembly.lengths, strict=True)) == LENGTHS
     assert not dataset.has_sequence
@@ -247,10 +231,9 @@ def test_sizes_may_be_named_again(world):
 # Label tables, read
 
 
-def test_every_column_of_a_table_becomes_labels(world):
+def test_every_column_of_a_table_becomes_labels(world, said):
     rows = [row("chr1", 50, "UB"), row("chr1", 100, "AU"), row("chr2", 600, "BB"), row("chr2", 1200, "UA")]
     path = world.write("tables/CTCF.train.labels.tsv.gz", table_text(rows, ("K562", "E118")))
-    said = Recorder()
     dataset = world.make(said, regions=world.regions, chip=path.parent)
     assert dataset.label_pairs == (("CTCF", "HepG2"), ("CTCF", "K562"))
     assert labelled(dataset, "CTCF", "K562") == {
@@ -265,10 +248,9 @@ def test_every_column_of_a_table_becomes_labels(world):
     assert said.warned == ["CTCF.train.labels.tsv.gz: 4 bins of the dataset have no row and stay unlabelled"]
 
 
-def test_rows_and_bins_without_a_counterpart_are_counted_and_told(world):
+def test_rows_and_bins_without_a_counterpart_are_counted_and_told(world, said):
     rows = [row("chr1", 50, "B"), row("chr1", 150, "U"), row("chrX", 600, "U"), row("chrX", 650, "U")]
     path = world.write("CTCF.labels.tsv", table_text(rows))
-    said = Recorder()
     dataset = world.make(said, regions=world.regions, chip=path)
     assert labelled(dataset, "CTCF", "K562") == {("chr1", 50): "B"}
     assert said.warned == [
@@ -375,12 +357,11 @@ def test_a_table_is_the_challenges(world):
         assert [line.split("\t")[column] for line in lines[1:]] == [letters[place] for place in expected]
 
 
-def test_what_only_some_cell_types_have_is_left_out_and_told(world):
+def test_what_only_some_cell_types_have_is_left_out_and_told(world, said):
     rows = [row("chr1", 50, "B"), row("chr2", 600, "U"), row("chr2", 650, "U")]
     world.write("tables/CTCF.a.labels.tsv", table_text(rows))
     world.write("tables/CTCF.b.labels.tsv", table_text([row("chr2", 650, "A"), row("chr2", 700, "B")], ("A549",)))
     dataset = world.make(regions=world.regions, chip=world.folder / "tables")
-    said = Recorder()
     (path,) = write_labels(dataset, world.folder / "out", reporter=said)
     assert gzip.decompress(path.read_bytes()).decode() == table_text([row("chr2", 650, "AU")], ("A549", "K562"))
     assert said.warned == [

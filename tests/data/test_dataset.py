@@ -158,6 +158,36 @@ def test_a_foreign_manifest_is_refused(copy, changes, problem):
 
 
 @pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("labels",), []),
+        (("labels", "CTCF"), 3),
+        (("labels", "CTCF", "HepG2", "sources"), None),
+        (("labels", "CTCF", "HepG2", "chroms"), 5),
+        (("states", "GM12878", "file"), 1),
+        (("accessibility", "HepG2", "sha256"), None),
+        (("assembly", "chroms"), "chr1"),
+        (("assembly", "chroms"), [["chr1"]]),
+        (("excluded",), None),
+        (("regions",), "all"),
+        (("aliases",), []),
+        (("state_model", "states"), 18),
+    ],
+)
+def test_a_manifest_edited_by_hand_is_told(copy, place, value):
+    manifest = json.loads((copy / MANIFEST_NAME).read_text())
+    inner = manifest
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (copy / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="is damaged") as caught:
+        Dataset.open(copy)
+    assert str(copy / MANIFEST_NAME) in caught.value.message
+    assert "`ebert prepare`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("content", "problem"), [(b"", "is not valid JSON"), (b"[]", "is not an ebert"), (b"\xff\xfe", "is not text")]
 )
 def test_a_manifest_that_is_none(copy, content, problem):

@@ -21,25 +21,11 @@ from ebert_core.epigenome.state_models import BUILT_IN
 from ebert_core.errors import EbertError, InputError
 from ebert_core.genome.bins import benchmark_bin_starts
 from ebert_core.genome.labels import label_bins
-from ebert_core.reporting import Reporter
+from ebert_core.reporting import SILENT, Reporter
 
 SEGMENTS = "chr1\t0\t400\t1_TssA\nchr1\t400\t1000\t18_Quies\nchr2\t0\t600\t5_Tx\n"
 PEAKS = "chr1\t1500\t1700\nchr2\t900\t1300\n"
 LENGTHS = {"chr1": 4_000, "chr2": 2_345}
-
-
-class Recorder(Reporter):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def log(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 class Small:
@@ -62,7 +48,7 @@ class Small:
         return path
 
     def prepare(self, reporter=None, **options):
-        return prepare(PrepareConfig(output=self.output, **options), reporter or Recorder())
+        return prepare(PrepareConfig(output=self.output, **options), reporter or SILENT)
 
     def whole(self, **options):
         return self.prepare(
@@ -168,9 +154,8 @@ def test_chosen_chromosomes_in_their_own_order(small):
     assert dataset.states("K562", "chr1")[:3].tolist() == [1, 1, 18]
 
 
-def test_a_chromosome_without_any_peak_stays_unlabelled(small):
+def test_a_chromosome_without_any_peak_stays_unlabelled(small, said):
     small.write("chip/CTCF.K562.bed", "chr1\t1500\t1700\n")
-    said = Recorder()
     dataset = small.prepare(said, genome=small.genome, chip=small.chip).dataset
     assert set(dataset.labels("CTCF", "K562", "chr2").tolist()) == {0}
     assert set(dataset.labels("CTCF", "K562", "chr1").tolist()) == {0, 1, 2, 3}
@@ -184,16 +169,14 @@ def test_a_chromosome_is_assayed_when_any_file_has_a_peak_on_it(small):
     assert set(dataset.labels("MAX", "K562", "chr2").tolist()) == {0, 1}
 
 
-def test_reconciled_names_are_said(small):
+def test_reconciled_names_are_said(small, said):
     small.write("states/K562_18_core_K27ac_mnemonics.bed", SEGMENTS.replace("chr", ""))
-    said = Recorder()
     dataset = small.prepare(said, genome=small.genome, states=small.states).dataset
     assert dataset.states("K562", "chr2")[0] == 5
     assert any("1 -> chr1" in text for text in said.said)
 
 
-def test_uncovered_bins_are_warned_of(small):
-    said = Recorder()
+def test_uncovered_bins_are_warned_of(small, said):
     small.prepare(said, genome=small.genome, states=small.states)
     # 8 of 32 bins have a state.
     assert any("24 of 32 bins have no state" in text for text in said.warned)
@@ -489,7 +472,7 @@ def test_a_failing_input_leaves_an_old_dataset_as_it_was(small, digest_tree, nam
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_an_interrupt_leaves_nothing_new(small, digest_tree, fresh):
-    class Impatient(Recorder):
+    class Impatient(Reporter):
         def log(self, text):
             if "state model" in text:
                 raise KeyboardInterrupt

@@ -110,7 +110,7 @@ def full_evaluation():
     assembly = Assembly.from_sizes([(CHROM, LENGTH)])
     shown = [
         Locus(
-            **choice._asdict(),
+            **vars(choice),
             states=loci.cut_states(states, choice.start, choice.end),
             labels=loci.cut_labels(starts, labels, choice.start, choice.end),
             tracks={

@@ -15,8 +15,6 @@ from ebert_core.artifacts import build_manifest, file_entry
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.evaluation import evaluated_bins, plan, truth_files
 from ebert_core.evaluation.evaluate import Contender, EvaluationConfig, evaluate
-from ebert_core.evaluation.held_out import held_out
-from ebert_core.evaluation.scoring import Resampling
 from ebert_core.evaluation.truth import truth_from_dataset, truth_from_peaks, truth_from_table
 from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.bins import BenchmarkBins, all_bin_starts
@@ -290,51 +288,6 @@ def test_truth_that_is_not_there(toy_dataset):
     assert "GM12878, HepG2" in caught.value.hint
 
 
-GM_CHR2 = {"tfs": ["CTCF"], "cells": ["GM12878"], "regions": [["chr2", 0, 9000]]}
-
-
-@pytest.mark.parametrize(
-    ("trained", "status", "words"),
-    [
-        (None, "unknown", "does not say"),
-        ({"tfs": ["MAX"], "cells": ["K562"], "regions": [["chr1", 0, 9000]]}, "held out", "not trained on CTCF"),
-        (GM_CHR2 | {"tfs": ["ctcf"]}, "held out", "neither the cell type nor the chromosomes"),
-        (GM_CHR2 | {"regions": [["chr1", 0, 601]]}, "seen", "trained on 1 of 2 bins of chr1, in other cell types"),
-        (GM_CHR2 | {"regions": [["chr1", 0, 600], ["chr1", 1250, 9000]]}, "seen", "trained on other parts of chr1"),
-        (GM_CHR2 | {"regions": [["chr1", 1250, 9000]], "window_bp": 1}, "seen", "trained on 1 of 2 bins of chr1"),
-        (GM_CHR2 | {"regions": [["chr1", 1250, 9000]], "window_bp": 451}, "seen", "trained on chr1, in other cell"),
-        (GM_CHR2 | {"regions": [["1", 0, 601]]}, "seen", "trained on 1 of 2 bins of chr1, in other cell types"),
-        (GM_CHR2 | {"cells": ["k-562"]}, "seen", "trained on K562, on other chromosomes"),
-        (GM_CHR2 | {"cells": ["E123"]}, "seen", "trained on K562, on other chromosomes"),
-        (GM_CHR2 | {"cells": ["K562"], "regions": [["chr1", 0, 9000]]}, "seen", "trained on K562, chr1"),
-    ],
-)
-def test_held_out(trained, status, words):
-    sidecar = None if trained is None else {"trained_on": trained}
-    verdict = held_out(sidecar, ("CTCF", "K562"), {"chr1": np.array([600, 1050])})
-    assert verdict.status == status
-    assert verdict.text.startswith(status)
-    assert words in verdict.text
-
-
-@pytest.mark.parametrize(
-    ("pretrained", "words"),
-    [
-        (None, ""),
-        ({"cells": ["E003"], "regions": [["chr9", 0, 100]]}, ""),
-        ({"cells": ["E003"], "regions": [["chr1", 0, 100]]}, "; pre-training read chr1, without labels"),
-        ({"cells": ["E003"], "regions": [["1", 0, 100]]}, "; pre-training read chr1, without labels"),
-        ({"cells": ["E123"], "regions": []}, "; pre-training read the states of K562, without labels"),
-        ({"cells": ["k562"], "regions": []}, "; pre-training read the states of K562, without labels"),
-    ],
-)
-def test_what_pre_training_read_is_said_and_is_no_leak(pretrained, words):
-    sidecar = {"trained_on": GM_CHR2, "pretrained_on": pretrained}
-    verdict = held_out(sidecar, ("CTCF", "K562"), {"chr1": np.array([600, 1050])})
-    assert verdict.status == "held out"
-    assert verdict.text == f"held out: neither the cell type nor the chromosomes were trained on{words}"
-
-
 def test_what_was_seen_is_refused_until_told(tab, toy_dataset):
     with_sidecar(tab, toy_dataset)
     words = r"mine is not held out for CTCF in HepG2; seen: trained on chr1, in other cell types"
@@ -502,81 +455,6 @@ class TestPlan:
     def test_truths_that_exclude_each_other(self, values):
         with pytest.raises(EbertError, match="given"):
             truth_files.TruthFiles(**values)
-
-
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("intervals")
-    assembly = Assembly.from_sizes([("chr1", 6_000_000), ("chr2", 2_500_000)])
-    rng = np.random.default_rng(4)
-    bins = BenchmarkBins.from_exclusion(assembly, lambda _: none())
-    rows = [(c, int(rng.integers(1000, n - 2000))) for c, n in zip(assembly.chroms, assembly.lengths, strict=True)
-            for _ in range(n // 20_000)]  # fmt: skip
-    peaks = write_peak(folder / "p.bed", "".join(f"{c}\t{start}\t{start + 300}\n" for c, start in rows))
-    truth = truth_from_peaks(("CTCF", "K562"), bins, peaks)
-    contenders = []
-    for name, known in (("good", 0.4), ("poor", 0.1)):
-        path = folder / f"{name}.bw"
-        with BigWigWriter(path, assembly) as writer:
-            for chrom in assembly.chroms:
-                starts, labels = truth.on(chrom)
-                scores = rng.random(len(starts)) * (1 - known) + known * (labels == BOUND)
-                writer.write_fixed_step(chrom, int(starts[0]) + 75, scores.astype(np.float32), 50, 50)
-        contenders.append(Contender(name, path))
-    config = EvaluationConfig(with_baselines=False)
-    return truth, contenders, evaluate(config, truth, contenders)
-
-
-class TestIntervals:
-    """Six Mb, two predictions of which the first knows more, no dataset."""
-
-    def test_they_hold_their_figures(self, compared):
-        _, _, result = compared
-        assert (result.bootstrap.num_blocks, result.bootstrap.replicates) == (9, 1000)
-        for row in result.rows:
-            values = row.measures.as_dict()
-            assert {"auroc", "auprc", "average_precision", "recall_at_10_fdr"} <= set(row.intervals)
-            for key, interval in row.intervals.items():
-                assert interval.lower <= values[key] <= interval.upper
-            assert row.intervals["auprc"].lower < row.intervals["auprc"].upper
-
-    def test_the_better_is_better(self, compared):
-        truth, contenders, result = compared
-        by_measure = {each.measure: each for each in result.differences}
-        assert by_measure["auprc"].verdict == "better"
-        assert by_measure["auprc"].share_above == 1.0
-        first, second = (row.measures.auprc for row in result.rows)
-        assert by_measure["auprc"].value == pytest.approx(first - second)
-        turned = evaluate(EvaluationConfig(with_baselines=False), truth, contenders[::-1])
-        assert {each.measure: each.verdict for each in turned.differences}["auprc"] == "worse"
-
-    def test_equal_files_cannot_be_told_apart(self, compared):
-        truth, contenders, _ = compared
-        twins = [contenders[0], Contender("twin", contenders[0].path)]
-        result = evaluate(EvaluationConfig(with_baselines=False), truth, twins)
-        assert {each.verdict for each in result.differences} == {"undecided"}
-        assert all(each.interval.lower == each.interval.upper == 0 for each in result.differences)
-
-    def test_loci_show_every_labelled_bin(self, compared):
-        truth, _, result = compared
-        assert {locus.kind for locus in result.loci} == {"best hit", "worst miss", "worst false alarm"}
-        for locus in result.loci:
-            starts, _ = truth.on(locus.chrom)
-            inside = starts[(starts + 75 >= locus.start) & (starts + 125 <= locus.end)]
-            assert set(locus.tracks) == {"good", "poor"}
-            for shown, scores in locus.tracks.values():
-                np.testing.assert_array_equal(shown, inside)
-                assert len(scores) == len(shown)
-            assert locus.states is None
-
-    def test_none_without_resamples(self, compared):
-        truth, contenders, _ = compared
-        result = evaluate(EvaluationConfig(with_baselines=False, resampling=None), truth, contenders)
-        assert result.bootstrap is None
-        assert result.differences == ()
-        assert all(row.intervals == {} for row in result.rows)
-        with pytest.raises(EbertError, match="99 resamples are too few"):
-            Resampling(99)
 
 
 def test_states_of_the_evaluated_bins(tab, toy_dataset):

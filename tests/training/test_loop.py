@@ -482,6 +482,27 @@ def test_a_stop_by_the_batch_system_saves_and_asks_to_be_started_again(
     assert_same(run("broken"), run("whole"))
 
 
+def test_a_stop_while_an_evaluation_is_left_keeps_gradients(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stop comes in the exit of `no_grad`, before it turns gradients on again."""
+    leave = torch.no_grad.__exit__
+    left = [0]
+
+    def stopped(self: torch.no_grad, *error: Any) -> None:
+        left[0] += 1
+        if sys._getframe(1).f_code.co_name == "_evaluate" and left[0] > 2:
+            raise KeyboardInterrupt
+        leave(self, *error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.no_grad, "__exit__", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run("broken")
+    assert torch.is_grad_enabled()
+    assert_same(run("broken"), run("whole"))
+
+
 def test_a_second_stop_waits_for_what_the_first_one_saves(
     run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -384,6 +384,7 @@ def test_nothing_hidden_has_no_baseline(toy_dataset: Dataset, device: Device) ->
     with torch.no_grad():
         figures = MaskedLanguageObjective(data, config, module, device).evaluate()
     assert set(figures["baselines"]) == {"neighbour_state_accuracy"}
+    assert figures["score"] == -figures["valid_bits_per_state"] < 0
     json.dumps(figures, allow_nan=False)
 
 
