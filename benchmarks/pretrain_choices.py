@@ -1,18 +1,20 @@
-"""What a token should be: the present stem against tables of k-mers, at equal compute, on real hg19 data.
+"""What a token should be, and what the pre-training should hide and read: measured on real hg19 data, three seeds.
 
-    python benchmarks/tokens.py                      four variants, three seeds, about 100 minutes on one idle core
-    python benchmarks/tokens.py --seeds 0            one seed; run others beside it with the same --work on other cores
-    python benchmarks/tokens.py --quick              two variants, a few steps: shows only that the script works
+    python benchmarks/pretrain_choices.py               six variants, three seeds, about 80 minutes on one idle core
+    python benchmarks/pretrain_choices.py --seeds 0     one seed; run others beside it with the same --work
+    python benchmarks/pretrain_choices.py --quick       two variants, a few steps: shows only that the script works
 
-Variants, each with tokens of 10 and of 5 bp: the package's stem (motif detectors over single bases, pooled to a token,
-beside the bases spelt out), and a table of 5-mers (a token of 10 bp is the sum of two 5-mers, each with its own table).
-Twice as many tokens cost more, so all variants get the same compute, not the same windows: a step of each is timed in
+Tokens of 10 and of 5 bp, each made in two ways: by the package's stem (motif detectors over single bases, pooled to a
+token, beside the bases spelt out), and by a table of 5-mers (a token of 10 bp sums two 5-mers, each with its own
+table). Twice as many tokens cost more, so all get the same compute, not the same windows: a step of each is timed in
 turn on one thread, in CPU seconds, and --seconds and --finetune-seconds become steps by that, once per work folder.
+Then the objective, with the stem's tokens of 10 bp and as many steps: only bases hidden (the default hides states
+too), and DNA alone, no states read in either training.
 
 Per seed and variant, on one thread: `ebert pretrain --preset tiny` on chr20 with the states of all cell types but K562,
 hidden runs of 20 bp on average whatever the token. Judged by bits per base on chr20's held-back part: for all variants
-the same windows with the same bases hidden. Then `ebert finetune --tf CTCF` on chr20 in GM12878 and HeLa-S3, scored
-once, at its end, in K562 on a stretch of chr22: auPRC, both strands.
+the same windows with the same bases hidden, states shown. Then `ebert finetune --tf CTCF` on chr20 in GM12878 and
+HeLa-S3, scored once, at its end, in K562 on a stretch of chr22: auPRC, both strands.
 
 Data: EBERT_REAL_DATA, default ../shared/data. Every finished run is a line of WORK/runs.jsonl and is not repeated. Last
 line: JSON with mean and spread (largest minus smallest) per variant.
@@ -31,13 +33,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebert_core.config import PRESETS, EncoderConfig, FinetuneConfig
+from ebert_core.config import PRESETS, EncoderConfig, FinetuneConfig, resolve
 from ebert_core.data.batches import GenomeStore, MaskedBatches
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.masking import IGNORED
@@ -54,10 +56,28 @@ NUM_KMERS = NUM_BASES**K
 STATES = 18
 HIDDEN_RUN_BP = 20
 JUDGED = "chr22:17000000-37000000"
-# Name -> (bases from a table, bp a token).
-VARIANTS = {"stem, 10 bp": (False, 10), "stem, 5 bp": (False, 5), "two 5-mers": (True, 10), "5-mers": (True, 5)}
+
+
+class Variant(NamedTuple):
+    """One way to pre-train: bases from a table or the stem, bp a token, and what else the commands are told."""
+
+    table: bool
+    token_bp: int
+    pretrain: tuple[str, ...] = ()
+    finetune: tuple[str, ...] = ()
+
+
+DEFAULT = "stem, 10 bp"
+VARIANTS = {
+    DEFAULT: Variant(False, 10),
+    "stem, 5 bp": Variant(False, 5),
+    "two 5-mers": Variant(True, 10),
+    "5-mers": Variant(True, 5),
+    "only bases hidden": Variant(False, 10, ("--set", "masking.state_rate=0")),
+    "no states": Variant(False, 10, ("--no-states",), ("--no-states",)),
+}
 JUDGING_STREAM = 1_000
-QUICK_VARIANTS = ("stem, 10 bp", "5-mers")
+QUICK_VARIANTS = (DEFAULT, "no states")
 
 
 class KmerTable(nn.Module):
@@ -90,11 +110,10 @@ def use_table() -> None:
 @contextlib.contextmanager
 def tokens_of(variant: str) -> Iterator[int]:
     """Encoders made in this context are of the variant; gives its bp a token."""
-    table, token_bp = VARIANTS[variant]
     package_stem = encoder_module.Stem
-    encoder_module.Stem = KmerTable if table else package_stem
+    encoder_module.Stem = KmerTable if VARIANTS[variant].table else package_stem
     try:
-        yield token_bp
+        yield VARIANTS[variant].token_bp
     finally:
         encoder_module.Stem = package_stem
 
@@ -125,7 +144,9 @@ def time_steps(rounds: int) -> dict[str, dict[str, float]]:
     keep_freed_memory()
     preset, fine = PRESETS["tiny"], FinetuneConfig()
     steps, parts = {}, preset.global_batch // preset.micro_batch
-    for variant in VARIANTS:
+    for variant, (_, _, *told) in VARIANTS.items():
+        if any(told):
+            continue  # as many steps as the default's
         with tokens_of(variant) as token_bp:
             config = preset.encoder.model_copy(update={"token_bp": token_bp})
             steps[variant] = (
@@ -147,7 +168,7 @@ def time_steps(rounds: int) -> dict[str, dict[str, float]]:
 def ebert(folder: Path, table: bool, *arguments: str) -> None:
     """Run one command of the package in `folder`, on one thread, with a table of k-mers or as it is."""
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
-    code += "from tokens import use_table; use_table()\n" if table else ""
+    code += "from pretrain_choices import use_table; use_table()\n" if table else ""
     code += "from ebert_cli.app import main; main()"
     subprocess.run([sys.executable, "-c", code, *arguments, "--quiet"], cwd=folder, check=True)
 
@@ -164,18 +185,18 @@ def prepare(folder: Path) -> None:
 
 def run_once(folder: Path, variant: str, seed: int, steps: tuple[int, int], quick: bool) -> dict[str, float]:
     """Pre-train and fine-tune one variant: bits per base, auPRC."""
-    table, token_bp = VARIANTS[variant]
-    place = f"{variant.replace(' ', '').replace(',', '-')}-{seed}"
+    table, token_bp, *told = VARIANTS[variant]
+    place = f"{variant.replace(',', '').replace(' ', '-')}-{seed}"
     common = ["--seed", str(seed), "--threads", "1", "--overwrite"]
     ebert(folder, table, "pretrain", "--preset", "tiny", "--chrom", "chr20", "--exclude-cell", "K562", *common,
           "--steps", str(steps[0]), "--set", f"encoder.token_bp={token_bp}",
           "--set", f"masking.dna_span_tokens={HIDDEN_RUN_BP / token_bp}", "--set", f"evaluate_every={steps[0]}",
-          "--output", f"pretrained/{place}")  # fmt: skip
+          "--output", f"pretrained/{place}", *told[0])  # fmt: skip
     judged = "chr22:20000000-21000000" if quick else JUDGED
     ebert(folder, table, "finetune", "--tf", "CTCF", "--chrom", "chr20,chr22", "--valid-cell", "K562",
           "--valid-chrom", judged, "--hold-out-chrom", "chr22:1-17000000,chr22:37000000-51304566", *common,
           "--checkpoint", f"pretrained/{place}", "--steps", str(steps[1]), "--set", f"evaluate_every={steps[1]}",
-          "--set", "valid_bp=1000000", "--output", f"models/{place}")  # fmt: skip
+          "--set", "valid_bp=1000000", "--output", f"models/{place}", *told[1])  # fmt: skip
     model = json.loads((folder / "models" / place / "ebert.json").read_text())
     return {
         "bits_per_base": held_out_bits(folder, place, variant, 16 if quick else 1_024),
@@ -188,7 +209,9 @@ def held_out_bits(folder: Path, place: str, variant: str, windows: int, part: in
     """Bits per hidden base of the held-back part; every variant is shown the same windows, hidden alike."""
     with tokens_of(variant) as token_bp:
         module, _, manifest = read_checkpoint(folder / "pretrained" / place)
-    shown, dataset, device = PRESETS["tiny"], Dataset.open(folder / "dataset"), choose_device("cpu")
+    shown = resolve(PRESETS["tiny"], None, ["masking.state_rate=0", "masking.state_dropout=0"])
+    reads_states = manifest["config"]["use_states"]
+    dataset, device = Dataset.open(folder / "dataset"), choose_device("cpu")
     starts = eligible_starts(dataset, [Region(*entry) for entry in manifest["data"]["valid"]], shown.window_bp)
     store = GenomeStore(dataset, manifest["data"]["cells"], device.device)
     batches, pieces = MaskedBatches(store, starts, shown), shown.encoder.token_bp // token_bp
@@ -198,7 +221,8 @@ def held_out_bits(folder: Path, place: str, variant: str, windows: int, part: in
         # A hidden token of 10 bp is two neighbouring tokens of 5 bp.
         hidden = (batch.base_index[:, None] * pieces + torch.arange(pieces)).flatten()
         with device.autocast():
-            logits = module.head.base_logits(module.encoder(batch.bases, batch.states), hidden)
+            states = batch.states if reads_states else torch.zeros_like(batch.states)
+            logits = module.head.base_logits(module.encoder(batch.bases, states), hidden)
         targets = batch.base_targets.flatten()
         nats += F.cross_entropy(
             logits.float().view(-1, NUM_BASES), targets, ignore_index=IGNORED, reduction="sum"
@@ -231,9 +255,11 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("work/tokens"), help="folder of the dataset and the runs")
-    parser.add_argument("--seconds", type=float, default=240, help="CPU seconds of a pre-training")
-    parser.add_argument("--finetune-seconds", type=float, default=120, help="CPU seconds of a fine-tuning")
+    parser.add_argument(
+        "--work", type=Path, default=Path("work/pretrain_choices"), help="folder of the dataset and the runs"
+    )
+    parser.add_argument("--seconds", type=float, default=120, help="CPU seconds of a pre-training")
+    parser.add_argument("--finetune-seconds", type=float, default=90, help="CPU seconds of a fine-tuning")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
@@ -253,10 +279,8 @@ def main() -> None:
             key = {"variant": variant, "seed": seed, **budget}
             if any(key.items() <= run.items() for run in kept(log)):
                 continue
-            steps = (
-                round(options.seconds / seconds[variant]["pretrain"]),
-                round(options.finetune_seconds / seconds[variant]["finetune"]),
-            )
+            timed = seconds.get(variant, seconds[DEFAULT])
+            steps = round(options.seconds / timed["pretrain"]), round(options.finetune_seconds / timed["finetune"])
             found = run_once(options.work, variant, seed, steps, options.quick)
             keep(log, key | {"pretrain_steps": steps[0], "finetune_steps": steps[1], **found})
     runs = [run for run in kept(log) if budget.items() <= run.items()]
