@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebert_core.artifacts import MANIFEST_NAME, file_entry, publish_file, write_json
-from ebert_core.data.dataset import EXCLUDED_FILE, REGIONS_FILE, SEQUENCE_FILE
+from ebert_core.data.dataset import EXCLUDED_FILE, REGIONS_FILE, SEQUENCE_FILE, named_entries
 from ebert_core.data.files import (
     cell_files,
     chosen,
     file_stem,
     genome_source,
     is_built_in,
+    replicate_files,
     shape_entry,
     source_entry,
     write_array,
     write_header,
 )
-from ebert_core.epigenome.accessibility import read_accessibility
+from ebert_core.epigenome.accessibility import BAM_SUFFIX, BIGWIG_SUFFIXES, cut_track, read_accessibility
 from ebert_core.epigenome.state_models import StateModel, load_state_model
 from ebert_core.epigenome.state_tracks import build_state_track, detect_shared_model, read_segmentation
 from ebert_core.errors import EbertError
@@ -38,7 +39,11 @@ from ebert_core.reporting import Reporter
 from ebert_core.vocabulary import BASE_N
 
 _SEGMENTATION_ENDINGS: Final = (".bed", ".bed.gz", ".bed.bgz")
-_ACCESSIBILITY_ENDINGS: Final = (*_SEGMENTATION_ENDINGS, ".narrowPeak", ".narrowPeak.gz", ".bw", ".bigwig", ".bigWig")
+_ACCESSIBILITY_ENDINGS: Final = (
+    *_SEGMENTATION_ENDINGS, ".narrowPeak", ".narrowPeak.gz", *BIGWIG_SUFFIXES, BAM_SUFFIX
+)  # fmt: skip
+# Folders of a dataset; of what they hold, `added` and `kept` of the builder count the arrays.
+KINDS: Final = ("states", "accessibility", "labels", "tss", "expression", "gene_names")
 
 
 class DatasetBuilder:
@@ -49,8 +54,8 @@ class DatasetBuilder:
         self.manifest = manifest
         self.reporter = reporter
         self.overwrite = overwrite
-        self.added = {"states": 0, "accessibility": 0, "labels": 0}
-        self.kept = {"states": 0, "accessibility": 0, "labels": 0}
+        self.added = dict.fromkeys(KINDS, 0)
+        self.kept = dict.fromkeys(KINDS, 0)
 
     @property
     def assembly(self) -> Assembly:
@@ -59,10 +64,8 @@ class DatasetBuilder:
     def finish(self) -> None:
         """Publish the manifest; only now do readers see what was added."""
         write_json(self.folder / MANIFEST_NAME, self.manifest)
-        tracks = [*self.manifest["states"].values(), *self.manifest["accessibility"].values()]
-        tracks += [entry for cells in self.manifest["labels"].values() for entry in cells.values()]
-        named = {self.folder / entry["file"] for entry in tracks}
-        for group in ("states", "accessibility", "labels"):
+        named = {self.folder / entry["file"] for entry in named_entries(self.manifest)}
+        for group in KINDS:
             for path in (self.folder / group).rglob("*"):
                 if path.is_file() and path not in named:
                     path.unlink()  # replaced just now, or left by a killed run
@@ -189,30 +192,39 @@ class DatasetBuilder:
         return model
 
     def add_accessibility(self, source: Path) -> None:
-        files = cell_files(source, _ACCESSIBILITY_ENDINGS, "accessibility", self.manifest["aliases"])
+        files = replicate_files(source, _ACCESSIBILITY_ENDINGS, "accessibility", self.manifest["aliases"], BAM_SUFFIX)
         with self.reporter.task("reading accessibility", len(files), "tracks") as advance:
-            for cell, path in files.items():
-                sources = [source_entry(path)]
+            for cell, paths in files.items():
+                sources = [source_entry(path) for path in paths]
                 if self.is_new("accessibility", self.manifest["accessibility"], cell, sources):
-                    track, notes = read_accessibility(path, self.assembly)
+                    bam = paths[0].suffix == BAM_SUFFIX
+                    reading = cut_track(paths, self.assembly) if bam else read_accessibility(paths[0], self.assembly)
+                    track, notes = reading
                     self.tell(notes)
                     self.manifest["accessibility"][cell] = self.save("accessibility", cell, track, sources)
                 advance(1, cell)
 
     def is_new(self, kind: str, entries: dict[str, Any], cell: str, sources: list[dict[str, str]]) -> bool:
-        """Whether a track must be built; one from the same files is kept, one from other files is an error."""
-        old, counted = entries.get(cell), kind.split()[-1]
-        if old is None:
-            self.added[counted] += 1
-            return True
-        if [source["sha256"] for source in old["sources"]] == [source["sha256"] for source in sources]:
+        """Whether a cell type's array must be built; see `must_build`."""
+        otherwise = "or give the cell type another name in a sheet"
+        return self.must_build(kind.split()[-1], entries.get(cell), f"{kind} of {cell}", sources, otherwise)
+
+    def must_build(
+        self,
+        counted: str,
+        old: dict[str, Any] | None,
+        what: str,
+        sources: list[dict[str, str]],
+        otherwise: str = "or make another dataset with --output",
+    ) -> bool:
+        """Whether an array must be built; one from the same files is kept, one from other files is an error."""
+        if old is not None and [each["sha256"] for each in old["sources"]] == [each["sha256"] for each in sources]:
             self.kept[counted] += 1
             return False
-        if not self.overwrite:
+        if old is not None and not self.overwrite:
             raise EbertError(
-                f"the dataset already holds {kind} of {cell}, from {old['sources'][0]['name']}",
-                f"pass --overwrite to replace them by {sources[0]['name']}, "
-                "or give the cell type another name in a sheet",
+                f"the dataset already holds {what}, from {old['sources'][0]['name']}",
+                f"pass --overwrite to replace them by {sources[0]['name']}, {otherwise}",
             )
         self.added[counted] += 1
         return True

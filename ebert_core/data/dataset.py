@@ -20,6 +20,7 @@ from ebert_core.genome.assembly import Assembly
 from ebert_core.genome.bins import BenchmarkBins
 from ebert_core.genome.intervals import Positions, cut_out
 from ebert_core.genome.labels import unpack_labels
+from ebert_core.io.expression import gene_key
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
 SEQUENCE_FILE: Final = "sequence.npy"
@@ -83,6 +84,16 @@ class Dataset:
         return tuple(sorted(self.manifest["accessibility"]))
 
     @property
+    def expression_cells(self) -> tuple[str, ...]:
+        """Cell types with gene expression; they need no track, and count among `cells` only where they have one."""
+        return tuple(sorted(self.manifest.get("expression", {})))
+
+    @property
+    def has_tss(self) -> bool:
+        """Whether it holds distances to transcript starts."""
+        return "tss" in self.manifest
+
+    @property
     def label_pairs(self) -> tuple[tuple[str, str], ...]:
         """(TF, cell type) pairs with labels."""
         return tuple(sorted((tf, cell) for tf, cells in self.manifest["labels"].items() for cell in cells))
@@ -138,6 +149,20 @@ class Dataset:
         """ln(1 + mean signal) on the flat axis, shape (flat_bp / 50,)."""
         return self._track("accessibility", cell)
 
+    @property
+    def flat_tss_distance(self) -> NDArray[np.uint16]:
+        """Distance in bp to the nearest transcript start, capped at 65,535, on the flat axis, shape (flat_bp / 50,).
+
+        0 where a start of either strand lies within the stride. 65,535 stands for that and more, for a chromosome
+        without a transcript start, and for the padding of chromosome tails.
+
+        Raises:
+            EbertError: the dataset holds none.
+        """
+        if not self.has_tss:
+            raise EbertError(f"dataset {self.path} holds no transcript starts", "add some: `ebert prepare --tss FILE`")
+        return self._array(self.manifest["tss"]["file"], self.manifest["tss"])
+
     def flat_packed_labels(self, tf: str, cell: str) -> NDArray[np.uint8]:
         """Packed labels on the flat axis, shape (flat_bp / 200,); see `ebert_core.genome.labels.unpack_labels`."""
         cells = self.manifest["labels"][self.resolve_tf(tf)]
@@ -157,6 +182,29 @@ class Dataset:
     def accessibility(self, cell: str, chrom: str) -> NDArray[np.float16]:
         """ln(1 + mean signal) of a chromosome's strides, shape (ceil(length / 50),)."""
         return self.flat_accessibility(cell)[self._span(chrom, STRIDE_BP)]
+
+    def tss_distance(self, chrom: str) -> NDArray[np.uint16]:
+        """`flat_tss_distance` of a chromosome's strides, shape (ceil(length / 50),)."""
+        return self.flat_tss_distance[self._span(chrom, STRIDE_BP)]
+
+    def expression(self, cell: str, gene: str) -> float | None:
+        """ln(1 + RPKM or TPM) of a gene in a cell type; None where its table does not name the gene.
+
+        Args:
+            cell: one of `expression_cells`.
+            gene: as the table names it, or a symbol of the dataset's gene names; an Ensembl version and the case of
+                letters do not count. Of several ids of one symbol the first that the table has counts.
+        """
+        table = self._track("expression", cell)
+        key = gene_key(gene).encode()
+        for name in (key, *self._ids_of(key)):
+            if len(found := _rows_of(table, name)):
+                return float(found[0])
+        return None
+
+    def _ids_of(self, symbol: bytes) -> list[bytes]:
+        entry = self.manifest.get("gene_names")
+        return [] if entry is None else _rows_of(self._array(entry["file"], entry), symbol).tolist()
 
     def labels(self, tf: str, cell: str, chrom: str) -> NDArray[np.uint8]:
         """Label codes of the bins that begin at every stride of a chromosome, shape (4 * ceil(length / 200),)."""
@@ -192,6 +240,15 @@ class Dataset:
             "states": states,
         }
 
+    def feature_digests(self, cells: Iterable[str]) -> dict[str, Any]:
+        """What a run with task features reads besides `digests`: SHA-256 of these cell types' accessibility and
+        expression, of the gene names and of the distances to transcript starts; only what is there."""
+        found: dict[str, Any] = {}
+        for group in ("accessibility", "expression"):
+            entries = self.manifest.get(group, {})
+            found[group] = {cell: entries[cell]["sha256"] for cell in cells if cell in entries}
+        return found | {key: self.manifest[key]["sha256"] for key in ("tss", "gene_names") if key in self.manifest}
+
     def require_state_model(self) -> StateModel:
         """The state model; `EbertError` where the dataset holds no states."""
         if self.state_model is None:
@@ -212,7 +269,7 @@ class Dataset:
         return slice(first, first + -(-self.assembly.length(chrom) // resolution_bp))
 
     def _track(self, group: str, cell: str) -> NDArray[Any]:
-        entries = self.manifest[group]
+        entries = self.manifest.get(group, {})
         if cell not in entries:
             raise UnknownNameError(f"cell type with {group}", cell, entries)
         return self._array(entries[cell]["file"], entries[cell])
@@ -223,21 +280,34 @@ class Dataset:
         return self._arrays[name]
 
 
+def named_entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a manifest says of every array that has a `file`: tracks, labels, and what a dataset need not hold."""
+    groups = (manifest["states"], manifest["accessibility"], manifest.get("expression", {}))
+    named = [entry for group in (*groups, *manifest["labels"].values()) for entry in group.values()]
+    return named + [manifest[key] for key in ("tss", "gene_names") if key in manifest]
+
+
 def _require_entries(manifest: dict[str, Any]) -> None:
     """Look at the parts that every command reads; a KeyError, TypeError or ValueError where one cannot be."""
     dict(manifest["aliases"].items())
-    tracks = [*manifest["states"].values(), *manifest["accessibility"].values()]
-    labels = [entry for cells in manifest["labels"].values() for entry in cells.values()]
+    named = named_entries(manifest)
     files = [entry for entry in (manifest["sequence"], manifest["regions"]) if entry is not None]
-    for entry in (*tracks, *labels, *files, manifest["excluded"]):
+    for entry in (*named, *files, manifest["excluded"]):
         if not (isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str)):
             raise TypeError("a file's bytes and sha256 are a number and a text")
-    for entry in (*tracks, *labels):
+    for entry in named:
         if not (isinstance(entry["file"], str) and all(isinstance(each["name"], str) for each in entry["sources"])):
             raise TypeError("a track's file and the names of its sources are texts")
-    for entry in labels:
-        if not all(isinstance(chrom, str) for chrom in entry["chroms"]):
-            raise TypeError("labelled chromosomes are texts")
+    for cells in manifest["labels"].values():
+        for entry in cells.values():
+            if not all(isinstance(chrom, str) for chrom in entry["chroms"]):
+                raise TypeError("labelled chromosomes are texts")
+
+
+def _rows_of(table: NDArray[Any], key: bytes) -> NDArray[Any]:
+    """The values of a sorted table's rows with this key."""
+    keys = table["key"]
+    return table["value"][np.searchsorted(keys, key, side="left") : np.searchsorted(keys, key, side="right")]
 
 
 def _load(path: Path) -> NDArray[Any]:

@@ -17,6 +17,8 @@ from ebert_core.io.text import read_sheet
 
 def source_entry(path: Path) -> dict[str, str]:
     """What a manifest says of a user's file: its name and digest."""
+    if path.is_dir():
+        raise InputError(path, "is a folder, expected a file", "name a file in it")
     return {"name": path.name, "sha256": sha256_of(path)}
 
 
@@ -61,31 +63,43 @@ def file_stem(name: str) -> str:
 
 def cell_files(source: Path, endings: tuple[str, ...], what: str, aliases: dict[str, str]) -> dict[str, Path]:
     """Cell type -> file: from a folder's file names, from a sheet (`cell`, `path`), or one file."""
+    return {cell: path for cell, (path,) in replicate_files(source, endings, what, aliases).items()}
+
+
+def replicate_files(
+    source: Path, endings: tuple[str, ...], what: str, aliases: dict[str, str], replicated: str | None = None
+) -> dict[str, list[Path]]:
+    """`cell_files` where several files of one cell type may be its replicates: those that all end in `replicated`."""
+    result: dict[str, list[Path]] = {}
+    for cell, path in _named_files(source, endings, what, aliases):
+        others = result.setdefault(cell, [])
+        if others and {each.suffix for each in (*others, path)} != {replicated}:
+            raise InputError(
+                path,
+                f"is the second file for {cell}",
+                f"the first is {others[0].name}; name both in a sheet (cell, path)",
+            )
+        if any(source_entry(path)["sha256"] == source_entry(other)["sha256"] for other in others):
+            raise InputError(path, f"is the same file as {others[0].name}, for {cell}", "name each replicate once")
+        others.append(path)
+    return result
+
+
+def _named_files(source: Path, endings: tuple[str, ...], what: str, aliases: dict[str, str]) -> list[tuple[str, Path]]:
+    """(cell type, file) of every file that is named."""
     if source.is_dir():
         files = [path for path in sorted(source.iterdir()) if path.name.endswith(endings) and path.name[0] != "."]
         if not files:
             raise EbertError(f"{source} holds no {what} file", f"expected files that end in {', '.join(endings)}")
-        named = [(canonical_cell(cell_of_file(path), aliases), path) for path in files]
-    elif source.is_file() and source.name.endswith((".tsv", ".txt")):
-        named = []
-        for line, row in read_sheet(source, ("cell", "path")):
-            path = source.parent / row["path"]
-            if not path.is_file():
-                raise InputError(
-                    source, f"names {path}, which is not there", "paths are relative to the sheet", line=line
-                )
-            named.append((canonical_cell(row["cell"], aliases), path))
-    elif source.is_file():
-        named = [(canonical_cell(cell_of_file(source), aliases), source)]
-    else:
+        return [(canonical_cell(cell_of_file(path), aliases), path) for path in files]
+    if not source.is_file():
         raise EbertError(f"{source} is not there", f"name a folder of {what} files, a sheet, or one file")
-    result: dict[str, Path] = {}
-    for cell, path in named:
-        if cell in result:
-            raise InputError(
-                path,
-                f"is the second file for {cell}",
-                f"the first is {result[cell].name}; name both in a sheet (cell, path)",
-            )
-        result[cell] = path
-    return result
+    if not source.name.endswith((".tsv", ".txt")):
+        return [(canonical_cell(cell_of_file(source), aliases), source)]
+    named = []
+    for line, row in read_sheet(source, ("cell", "path")):
+        path = source.parent / row["path"]
+        if not path.is_file():
+            raise InputError(source, f"names {path}, which is not there", "paths are relative to the sheet", line=line)
+        named.append((canonical_cell(row["cell"], aliases), path))
+    return named

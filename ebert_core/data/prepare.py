@@ -25,11 +25,13 @@ from ebert_core.artifacts import (
     sha256_of,
 )
 from ebert_core.config import PrepareConfig
-from ebert_core.data.builder import DatasetBuilder
+from ebert_core.data.builder import KINDS, DatasetBuilder
 from ebert_core.data.dataset import Dataset
+from ebert_core.data.expression import add_expression, add_gene_names
 from ebert_core.data.files import genome_source, is_built_in
 from ebert_core.data.label_export import write_labels
 from ebert_core.data.labelling import add_labels
+from ebert_core.data.transcripts import add_tss
 from ebert_core.epigenome.state_models import load_state_model
 from ebert_core.errors import EbertError, InputError
 from ebert_core.reporting import SILENT, Reporter
@@ -53,7 +55,10 @@ def prepare(config: PrepareConfig, reporter: Reporter = SILENT) -> Prepared:
         InputError: a fault in any file; then nothing is written.
     """
     _check_names(config)
-    prepared = _make_or_extend(config, reporter)
+    if _adds_nothing(config) and _holds_dataset(config.output):
+        prepared = Prepared(Dataset.open(config.output), dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0))
+    else:
+        prepared = _make_or_extend(config, reporter)
     if config.write_labels is not None:
         tables = write_labels(prepared.dataset, config.write_labels, overwrite=config.overwrite, reporter=reporter)
         reporter.log(f"{config.write_labels}: {len(tables)} label table(s)")
@@ -80,12 +85,21 @@ def _make_or_extend(config: PrepareConfig, reporter: Reporter) -> Prepared:
         return Prepared(Dataset.open(target), filled.added, filled.kept)
 
 
+def _adds_nothing(config: PrepareConfig) -> bool:
+    """Whether a dataset that is there is only to be asked, which needs no right to write it."""
+    asked = {"output": config.output, "write_labels": config.write_labels, "overwrite": config.overwrite}
+    return config == PrepareConfig(**asked)
+
+
 def _check_names(config: PrepareConfig) -> None:
     """Refuse what can be refused before the genome is read, which takes a minute."""
     given = {
         "states": config.states,
         "chip": config.chip,
         "accessibility": config.accessibility,
+        "tss": config.tss,
+        "expression": config.expression,
+        "gene-names": config.gene_names,
         "aliases": config.aliases,
         "regions": config.regions,
     }
@@ -165,6 +179,12 @@ def _fill(builder: DatasetBuilder, config: PrepareConfig, target: Path) -> Prepa
         builder.add_accessibility(config.accessibility)
     if config.chip is not None:
         add_labels(builder, config.chip)
+    if config.tss is not None:
+        add_tss(builder, config.tss)
+    if config.expression is not None:
+        add_expression(builder, config.expression)
+    if config.gene_names is not None:
+        add_gene_names(builder, config.gene_names)
     builder.finish()
     return Prepared(Dataset(target, builder.manifest), builder.added, builder.kept)
 

@@ -1,10 +1,11 @@
-"""Accessibility tracks: ln(1 + mean signal) of every 50-bp stride, from peaks or from a bigWig.
+"""Accessibility tracks: ln(1 + mean signal) of every 50-bp stride, from peaks, a bigWig or aligned reads.
 
 A cell type without a file has no track at all; that is not the same as a track of zeros.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,27 +14,33 @@ from numpy.typing import NDArray
 
 from ebert_core.errors import InputError
 from ebert_core.genome.assembly import Assembly
+from ebert_core.io.alignments import MIN_MAPPING_QUALITY, Cuts, read_cuts
 from ebert_core.io.bed import read_peaks
 from ebert_core.io.bigwig import BigWigReader
 from ebert_core.vocabulary import STRIDE_BP
 
 BIGWIG_SUFFIXES: Final = (".bw", ".bigwig", ".bigWig")
+BAM_SUFFIX: Final = ".bam"
 _WINDOW_BP: Final = 10_000_000
+# Mitochondrial DNA holds no chromatin, and up to half of an ATAC library's reads: it does not count towards the depth.
+_MITOCHONDRIA: Final = ("chrM", "M", "chrMT", "MT")
 
 
 def read_accessibility(path: Path, assembly: Assembly) -> tuple[NDArray[np.float16], list[str]]:
     """A track on the flat axis.
 
     Args:
-        path: narrowPeak (signalValue), BED (1 inside, 0 outside) or bigWig.
+        path: narrowPeak (signalValue), BED (1 inside, 0 outside), bigWig or BAM (see `cut_track`).
         assembly: the dataset's.
 
     Returns:
         (float16 of shape (flat_bp / 50,): ln(1 + mean signal over the stride's 50 bp), notes on the reading).
 
     Raises:
-        InputError: a signal that is negative or no number; no chromosome shared with the assembly.
+        InputError: a signal that is negative or no number; no chromosome shared with the assembly; a damaged file.
     """
+    if path.suffix == BAM_SUFFIX:
+        return cut_track([path], assembly)
     track = np.zeros(assembly.flat_bp // STRIDE_BP, dtype=np.float32)
     notes = (
         _fill_from_bigwig(path, assembly, track)
@@ -41,6 +48,44 @@ def read_accessibility(path: Path, assembly: Assembly) -> tuple[NDArray[np.float
         else _fill_from_peaks(path, assembly, track)
     )
     return np.log1p(track).astype(np.float16), notes
+
+
+def cut_track(paths: Sequence[Path], assembly: Assembly) -> tuple[NDArray[np.float16], list[str]]:
+    """A track from the reads of one or more BAM files (replicates, whose cuts are added up).
+
+    The signal of a stride is its cuts (`ebert_core.io.alignments.read_cuts`) divided by the mean cuts per stride, so
+    that the depth of sequencing cancels: as if as many cuts had been read as there are strides (60.7 million on chr1 to
+    chr22 and chrX of hg19). The mean is taken over the chromosomes that hold a cut, without the mitochondrial one.
+
+    Returns, raises: as `read_accessibility`.
+    """
+    total = np.zeros(assembly.flat_bp // STRIDE_BP, dtype=np.int64)
+    notes = []
+    for path in paths:
+        cuts = read_cuts(path, assembly)
+        total += cuts.per_stride
+        notes.append(_note(path, cuts))
+    covered, strides = 0, 0
+    silent = []
+    for chrom in assembly.chroms:
+        first, count = assembly.offset(chrom) // STRIDE_BP, -(-assembly.length(chrom) // STRIDE_BP)
+        here = int(total[first : first + count].sum())
+        if here == 0:
+            silent.append(chrom)
+        elif chrom not in _MITOCHONDRIA:
+            covered, strides = covered + here, strides + count
+    if covered == 0:
+        raise InputError(paths[0], "has cuts on the mitochondrial chromosome only", "use reads of the whole genome")
+    if silent:
+        notes.append(f"{paths[0].name}: has no cut on {', '.join(silent)}; read as 0 there")
+    return np.log1p(total / (covered / strides)).astype(np.float16), notes
+
+
+def _note(path: Path, cuts: Cuts) -> str:
+    return (
+        f"{path.name}: {int(cuts.per_stride.sum()):,} cuts; left out: {cuts.flagged:,} reads by their flags, "
+        f"{cuts.uncertain:,} of mapping quality below {MIN_MAPPING_QUALITY}, {cuts.elsewhere:,} on other chromosomes"
+    )
 
 
 def _fill_from_peaks(path: Path, assembly: Assembly, track: NDArray[np.float32]) -> list[str]:

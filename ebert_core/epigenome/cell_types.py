@@ -14,15 +14,15 @@ from ebert_core.errors import EbertError, UnknownNameError
 from ebert_core.io.text import read_sheet
 
 _TABLE = Path(__file__).with_name("roadmap_epigenomes.tsv")
-_FILE_ENDINGS = re.compile(r"(\.(bed|bb|narrowPeak|broadPeak|bw|bigwig|txt|tsv|gz|bgz))+$", re.IGNORECASE)
+_FILE_ENDINGS = re.compile(r"(\.(bed|bb|narrowPeak|broadPeak|bw|bigwig|bam|txt|tsv|gz|bgz))+$", re.IGNORECASE)
 # What follows the cell type: ChromHMM's and Roadmap's `_15_coreMarks_mnemonics`, Roadmap's `-DNase.macs2`, the
-# challenge's `.fc.signal` and `.conservative`.
+# challenge's `.fc.signal`, `.conservative` and `.biorep1`.
 _DETAILS = re.compile(
     r"[_.](\d+_(?=core|imputed|segments|dense|mnemonics|stateno)|segments|dense|mnemonics|stateno|hg19|hg38|hg38lift"
-    r"|fc\.signal|pval\.signal|conservative|relaxed).*$|-(DNase|ATAC)\b.*$",
+    r"|fc\.signal|pval\.signal|conservative|relaxed|(?:bio|tech)rep\d+).*$|-(DNase|ATAC)\b.*$",
     re.IGNORECASE,
 )
-_ASSAY = re.compile(r"^(DNASE|ATAC)\.(?=.)", re.IGNORECASE)
+_ASSAY = re.compile(r"^(DNASE|ATAC|gene_expression)\.(?=.)", re.IGNORECASE)
 
 
 def fold(name: str) -> str:

@@ -18,6 +18,7 @@ from ebert_core.genome.regions import Region
 from ebert_core.io.text import Table, read_table
 from ebert_core.vocabulary import BIN_BP, STRIDE_BP
 
+_STRAND_COLUMN: Final = 5
 _SIGNAL_COLUMN: Final = 6
 # Column 7 is signalValue in narrowPeak (10 columns) and in the IDR program's output (20); in BED7 to BED12 it is
 # thickStart.
@@ -169,6 +170,40 @@ def read_regions(path: Path, assembly: Assembly) -> tuple[list[Region], list[str
         for chrom, start, end in zip(rows.chrom.tolist(), rows.starts.tolist(), rows.ends.tolist(), strict=True)
     ]
     return regions, reading_notes(rows)
+
+
+def read_transcript_starts(path: Path, assembly: Assembly) -> tuple[dict[str, Positions], list[str]]:
+    """The transcript starts of a BED file.
+
+    A row of 1 bp is a start. A longer one is a transcript, which starts with its first base on the + strand and with
+    its last on the - strand (column 6).
+
+    Returns:
+        (chromosome -> 0-based positions, sorted, each once, of both strands; a chromosome without any is absent;
+        notes on the reading).
+
+    Raises:
+        InputError: as `read_rows`; a strand that is none of + - . (or a row of several bp without strand).
+    """
+    rows = read_rows(path, assembly, num_columns=_STRAND_COLUMN + 1)
+    names, codes = rows.table.categories(_STRAND_COLUMN)
+    strands = np.array(["." if name == "" else name for name in names])[codes][rows.row]
+    if (strange := ~np.isin(strands, ["+", "-", "."])).any():
+        at = int(np.argmax(strange))
+        raise rows.table.error(
+            int(rows.row[at]), f"strand is {str(strands[at])!r}, expected +, - or .", "column 6 of BED is the strand"
+        )
+    long = rows.ends - rows.starts > 1
+    if (bare := long & (strands == ".")).any():
+        at = int(np.argmax(bare))
+        raise rows.table.error(
+            int(rows.row[at]),
+            f"is {rows.ends[at] - rows.starts[at]:,} bp long and has no strand, so where it starts is unknown",
+            "give one row of 1 bp per transcript start, or transcripts with their strand in column 6",
+        )
+    places = np.where(strands == "-", rows.ends - 1, rows.starts)
+    starts = {assembly.chroms[index]: np.unique(places[rows.chrom == index]) for index in np.unique(rows.chrom)}
+    return starts, reading_notes(rows)
 
 
 def read_bin_regions(path: Path, assembly: Assembly) -> tuple[dict[str, tuple[Positions, Positions]], list[str]]:

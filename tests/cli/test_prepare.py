@@ -178,6 +178,47 @@ def test_bad_bins_and_labels_are_one_clear_error(here, ebert, files, arguments, 
     assert not (here / "dataset").exists()
 
 
+def test_what_else_a_dataset_may_hold(here, ebert, toy_files):
+    (here / "starts.bed").write_text("chr1\t100\t101\t.\t.\t+\n")
+    (here / "rpkm.tsv").write_text("gene_id\tE116\nENSG1\t1\n")
+    (here / "names.tsv").write_text("id\tsymbol\nENSG1\tCTCF\n")
+    parts = ["--tss", "starts.bed", "--expression", "rpkm.tsv", "--gene-names", "names.tsv"]
+    done = ebert("prepare", "-g", toy_files.genome, *parts)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "transcript starts: 1 places on 1 sequence(s)" in done.stderr
+    assert "warning: starts.bed: no transcript starts on chr2, chrShort" in done.stderr
+    assert "distances to transcript starts; expression in 1" in done.stderr
+    dataset = Dataset.open(here / "dataset")
+    assert dataset.expression("GM12878", "CTCF") == pytest.approx(0.6931, abs=1e-4)
+    assert dataset.tss_distance("chr1")[2] == 0
+    again = ebert("prepare", *parts)
+    for words in ("1 set of transcript starts", "1 expression table(s)", "1 sheet of gene names"):
+        assert f"{words} were there already and were kept" in again.stderr
+
+
+def test_the_nearest_epigenomes_are_a_table_on_stdout(here, ebert, toy_files):
+    done = ebert("prepare", "-q", *inputs(toy_files), "-a", toy_files.accessibility, "--nearest", "E118")
+    assert done.exit_code == 0, done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert lines[0] == ["cell", "epigenome", "score"]
+    assert {(cell, epigenome) for cell, epigenome, _ in lines[1:]} == {("GM12878", "E116"), ("MyCell", "")}
+    scores = [float(score) for _, _, score in lines[1:]]
+    assert scores == sorted(scores, reverse=True)
+    again = ebert("prepare", "--nearest", "hepg2")
+    assert again.stdout == done.stdout
+    assert "score: share of the entropy of HepG2's states that the epigenome's states explain" in again.stderr
+
+
+def test_nearest_of_an_unknown_cell_type(here, ebert, toy_files):
+    assert ebert("prepare", "-q", *inputs(toy_files)).exit_code == 0
+    done = ebert("prepare", "-q", "--nearest", "HepG3")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: unknown cell type 'HepG3'\nhint: did you mean HepG2?\n"
+    done = ebert("prepare", "-q", "--nearest", "HepG3", "-o", "nowhere")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: there is no dataset in nowhere yet")
+
+
 @pytest.mark.real
 def test_real_chromosomes(here, ebert, real_data):
     done = ebert(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pyBigWig
+import pysam
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ebert_core.epigenome.accessibility import mean_per_stride, read_accessibility
+from ebert_core.epigenome.accessibility import cut_track, mean_per_stride, read_accessibility
 from ebert_core.errors import InputError
 from ebert_core.genome.assembly import Assembly
 
@@ -146,3 +147,54 @@ def test_what_is_called_bigwig_and_is_none(tmp_path):
     path.write_text("chr1\t5\t10\n")
     with pytest.raises(InputError, match="is not a bigWig"):
         read_accessibility(path, ASSEMBLY)
+
+
+def write_bam(path, starts, sizes=ASSEMBLY):
+    """Reads of 20 bp on the forward strand: chromosome -> their starts."""
+    header = pysam.AlignmentHeader.from_references(list(sizes.chroms), list(sizes.lengths))
+    with pysam.AlignmentFile(str(path), "wb", header=header) as handle:
+        for index, chrom in enumerate(sizes.chroms):
+            for start in sorted(starts.get(chrom, [])):
+                read = pysam.AlignedSegment(header)
+                read.query_name, read.query_sequence, read.cigarstring = "read", "A" * 20, "20M"
+                read.reference_id, read.reference_start, read.mapping_quality = index, start, 30
+                handle.write(read)
+    return path
+
+
+def test_cuts_are_scaled_to_one_per_stride(tmp_path):
+    starts = {"chr1": [0, 10, 49, 50, 900], "chr2": [776 - 20, 100, 101]}
+    track, notes = read_accessibility(write_bam(tmp_path / "a.bam", starts), ASSEMBLY)
+    counts = np.zeros(ASSEMBLY.flat_bp // 50)
+    for chrom, places in starts.items():
+        for place in places:
+            counts[(ASSEMBLY.offset(chrom) + place) // 50] += 1
+    strides = 20 + 16  # of chr1 and chr2; tiny holds no cut
+    assert (track.dtype, track.shape) == (np.float16, counts.shape)
+    np.testing.assert_allclose(track, np.log1p(counts * strides / 8), rtol=1e-3)
+    assert "a.bam: 8 cuts" in notes[0]
+    assert "no cut on tiny" in notes[1]
+
+
+def test_depth_cancels_and_replicates_add_up(tmp_path):
+    rng = np.random.default_rng(3)
+    drawn = rng.integers(0, 980, size=60).tolist()
+    once = write_bam(tmp_path / "once.bam", {"chr1": drawn, "chr2": [5]})
+    thrice = write_bam(tmp_path / "thrice.bam", {"chr1": drawn * 3, "chr2": [5] * 3})
+    first = write_bam(tmp_path / "first.bam", {"chr1": drawn[:23], "tiny": []})
+    second = write_bam(tmp_path / "second.bam", {"chr1": drawn[23:], "chr2": [5]})
+    track, _ = read_accessibility(once, ASSEMBLY)
+    np.testing.assert_array_equal(track, read_accessibility(thrice, ASSEMBLY)[0])
+    np.testing.assert_array_equal(track, cut_track([first, second], ASSEMBLY)[0])
+    np.testing.assert_array_equal(track, cut_track([once, thrice], ASSEMBLY)[0])
+
+
+def test_mitochondrial_reads_do_not_count_towards_the_depth(tmp_path):
+    assembly = Assembly(("chr1", "chrM"), (1_000, 500))
+    few = write_bam(tmp_path / "few.bam", {"chr1": [10, 20, 700], "chrM": [5]}, assembly)
+    many = write_bam(tmp_path / "many.bam", {"chr1": [10, 20, 700], "chrM": [5] * 90}, assembly)
+    tracks = [read_accessibility(path, assembly)[0] for path in (few, many)]
+    np.testing.assert_array_equal(tracks[0][:20], tracks[1][:20])
+    assert tracks[1][20] > tracks[0][20] > 0
+    with pytest.raises(InputError, match="mitochondrial chromosome only"):
+        read_accessibility(write_bam(tmp_path / "m.bam", {"chrM": [5]}, assembly), assembly)
