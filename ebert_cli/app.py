@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ebert_cli import demo, evaluate, finetune, predict, prepare, pretrain
+from ebert_cli import demo, evaluate, explain, finetune, merge, predict, prepare, pretrain, variants
 from ebert_core import __version__
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ def _root(
     pass
 
 
-for command in (prepare, pretrain, finetune, predict, evaluate, demo):
+for command in (prepare, pretrain, finetune, predict, merge, evaluate, explain, variants, demo):
     # A terminal wraps paragraphs anew; the line ends of the source would stay in the middle of its lines.
     paragraphs = (inspect.getdoc(command.run) or "").split("\n\n")
     app.command(command.NAME, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(command.run)

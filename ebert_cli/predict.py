@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ebert_cli import options
 from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr
+
+if TYPE_CHECKING:
+    from ebert_core.inference.outputs import Written
 
 NAME = "predict"
 
@@ -39,18 +42,35 @@ def run(
     no_states: Annotated[
         bool, typer.Option("--no-states", help="Predict from the sequence, with unknown states.")
     ] = False,
+    accessibility: Annotated[
+        Path | None,
+        typer.Option("--accessibility", help="Peaks, bigWig or BAM of a cell type that the dataset has none of."),
+    ] = None,
+    no_accessibility: Annotated[
+        bool, typer.Option("--no-accessibility", help="Show the cell type's accessibility as unknown.")
+    ] = False,
     output: Annotated[
         str,
-        typer.Option("--output", "-o", help="Folder for the files of TF.CELL; `-` prints BED4 of 200-bp bins."),
+        typer.Option("--output", "-o", help="Folder for the files of TF.CELL; `-` prints rows of 200-bp bins."),
     ] = "predictions",
     format_: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help="What to write, comma-separated: bigwig, narrowpeak, dream (a submission of the ENCODE-DREAM "
-            "challenge, F.TF.CELL.tab.gz). Default: bigwig,narrowpeak.",
+            help="What to write, comma-separated: bigwig, narrowpeak, bedgraph, dream (a submission of the "
+            "ENCODE-DREAM challenge, F.TF.CELL.tab.gz), npz or parquet (bins x TFs in one file). Default: "
+            "bigwig,narrowpeak. To `-`: bed (BED5, named by TF), bedgraph or tsv (a column per TF). Default: bed.",
         ),
     ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option("--min-score", help="Leave bins under this out of bigWig, bedGraph and rows. Default: none."),
+    ] = None,
+    round_digits: Annotated[
+        int | None,
+        typer.Option("--round", metavar="DIGITS", help="Decimals kept in bigWig and bedGraph. Default: all."),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Write npz and parquet in float16 instead of float32.")] = False,
     call_at: Annotated[
         str | None,
         typer.Option(
@@ -65,22 +85,33 @@ def run(
             "--both-strands/--one-strand", help="Average the two strands' logits, or read one (twice as fast)."
         ),
     ] = True,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Score part I of N only, for example 2/8; `ebert merge` joins the parts."
+        ),
+    ] = None,
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     threads: options.ThreadsOption = None,
     overwrite: options.OverwriteOption = False,
+    resume: options.ResumeOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Predict binding: a probability for every 200-bp bin, one every 50 bp.
 
     Writes a bigWig (a bin's value stands on its central 50 bp) and called sites (narrowPeak). Bins of N only and bins
-    on the exclusion list get no value; a submission has a row for every bin of the benchmark and says 0 there.
+    on the exclusion list get no value: TF.CELL.unscored.bed lists them; a submission has a row for every bin of the
+    benchmark and says 0 there.
+
+    What is scored is kept in TF.CELL.partial until the files are written: a run that was stopped goes on with --resume.
     """
     from ebert_core.data.dataset import Dataset
     from ebert_core.errors import EbertError
     from ebert_core.genome.regions import whole
     from ebert_core.inference.calls import CallRule
-    from ebert_core.inference.output_files import Outputs, parse_formats
+    from ebert_core.inference.output_files import OutputSet, OutputSettings, parse_formats
+    from ebert_core.inference.streams import stream_format
     from ebert_core.io.bed import read_regions
 
     tfs = list(dict.fromkeys(split_names(tf)))
@@ -88,25 +119,30 @@ def run(
         raise EbertError("no TF was named", "name one with --tf, for example --tf CTCF")
     if not cell.strip():
         raise EbertError("no cell type was named", "name one with --cell, for example --cell HepG2")
-    to_stdout = output == "-"
-    if to_stdout and len(tfs) > 1:
-        raise EbertError(f"one stream cannot hold {len(tfs)} TFs", "ask for one TF, or write to a folder with --output")
     if chrom and regions:
         raise EbertError("--chrom and --regions were both given", "use one of them")
+    if accessibility and no_accessibility:
+        raise EbertError("--accessibility and --no-accessibility were both given", "use one of them")
     if states and no_states:
         raise EbertError("--states and --no-states were both given", "use one of them")
-    formats = parse_formats(split_names(format_, "--format"))
+    typed = split_names(format_, "--format")
     rule = CallRule.parse("f1" if call_at is None else call_at)
-    if to_stdout and (format_ or call_at):
-        raise EbertError(
-            f"{'--format' if format_ else '--call-at'} is for files, --output - prints BED4",
-            "leave one of them out",
-        )
-    if call_at and "narrowpeak" not in formats:
+    to_stdout = output == "-"
+    if to_stdout:
+        for_files = {"--call-at": call_at, "--shard": shard, "--resume": resume, "--half": half}
+        if wrong := [name for name, value in for_files.items() if value]:
+            raise EbertError(f"{wrong[0]} is for files, --output - prints rows", "leave one of them out")
+        stream = stream_format(typed, len(tfs))
+        if round_digits is not None and stream != "bedgraph":
+            raise EbertError(f"--round is for bedgraph, --format asks for {stream}", "leave one of them out")
+        settings = OutputSettings(("bedgraph",), min_score, round_digits)
+    else:
+        settings = OutputSettings(parse_formats(typed), min_score, round_digits, half)
+    if call_at and "narrowpeak" not in settings.formats:
         raise EbertError(
             "--call-at says where sites are called, --format leaves the sites out", "add narrowpeak to --format"
         )
-    if "dream" in formats and (chrom or regions):
+    if "dream" in settings.formats and (chrom or regions):
         raise EbertError(
             "a submission holds every bin of the benchmark, --chrom and --regions ask for some",
             "leave them out, or leave dream out of --format",
@@ -121,46 +157,65 @@ def run(
             reporter.warn(note)
     place = options.use_device(device, precision, threads)
 
-    from ebert_core.inference import models, outputs, predictor
+    from ebert_core.inference import models, pieces, predictor, runs, scorer, streams
+    from ebert_core.inference.outputs import submission_note
 
+    part = None if shard is None else runs.Shard.parse(shard)
     loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
     tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
     calls = [loaded.thresholds(name).choose(rule, name) for name in tfs]
     source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
-    files = [Outputs.named(Path(output), name, source.name, formats) for name in tfs]
+    for note in predictor.give_accessibility(opened, loaded, source.name, accessibility, hide=no_accessibility):
+        reporter.warn(note)
+    names = OutputSet.named(Path(output), tfs, source.name, settings.formats)
+    target = runs.Target(names, part, overwrite, resume)
     if not to_stdout:
-        for item in files:
-            item.refuse_existing(overwrite)
+        target.refuse_existing()
     for note in source.notes:
         reporter.warn(note)
     if source.flat is None:
         reporter.warn(f"states of {source.name}: {source.source}")
     reporter.log(f"device {place.describe()}; model {loaded.path}; states of {source.name}: {source.source}")
     request = predictor.Request(tuple(tfs), source, tuple(chosen), both_strands)
-    predictions = predictor.predict_chroms(opened, loaded, request, place, reporter)
+    at_once = pieces.STREAM_BINS if to_stdout else pieces.piece_bins(len(tfs))
+    plan = pieces.make_plan(opened, chosen, loaded.geometry().core_bins, at_once)
+    values = scorer.piece_values(opened, loaded, request, place)
     if to_stdout:
-        outputs.write_rows(predictions, sys.stdout)
+        scored = pieces.score_pieces(plan.pieces, values, len(tfs), lambda amount, note="": None)
+        streams.write_rows(scored, tfs, sys.stdout, stream, settings)
         return
-    if "narrowpeak" in formats:
+    scan = runs.Scan(plan, values, runs.scan_identity(opened, loaded, request, plan, place))
+    job = runs.describe(opened, loaded, request, plan, settings, calls)
+    if part is not None:
+        num_bins = runs.run_shard(scan, job, target, reporter)
+        reporter.log(f"{part}: {num_bins:,} of {plan.coverage.scored:,} bins scored, in {target.output}")
+        reporter.log(f"once all {part.of} are there: ebert merge {output}")
+        return
+    if "narrowpeak" in settings.formats:
         for name, call in zip(tfs, calls, strict=True):
             reporter.log(f"{name}: sites are called at probability >= {call.threshold:.3g} ({call.describe()})")
-    if "dream" in formats and (partial := outputs.submission_note(opened)):
+    benchmark = opened.benchmark_bins() if "dream" in settings.formats else None
+    if benchmark and (partial := submission_note(benchmark)):
         reporter.warn(partial)
-    written = outputs.write_predictions(predictions, opened, loaded, request, files, calls, overwrite=overwrite)
-    if quiet:
-        return
+    written = runs.run_files(scan, job, target, benchmark, reporter)
+    if not quiet:
+        print_written(written)
+
+
+def print_written(written: Written) -> None:
+    """Say what a run wrote, on stderr."""
     coverage = written.coverage
     stderr.print(
         f"{coverage.scored:,} bins scored; {coverage.all_n:,} hold only N and {coverage.excluded:,} are excluded: "
-        "these have no value",
-        markup=False,
+        "these have no value"
     )
     if written.submission:
         stderr.print(
             f"{written.submission['rows']:,} rows of a submission; {written.submission['unscored']:,} of them are 0 "
-            "because their bin has no value",
-            markup=False,
+            "because their bin has no value"
         )
-    for number, item in enumerate(written.outputs):
+    for number, files in enumerate(written.files):
         sites = {"narrowpeak": f" ({written.num_sites[number]:,} sites)"} if written.num_sites else {}
-        stderr.print("  ".join(f"{path}{sites.get(name, '')}" for name, path in item.files.items()), markup=False)
+        stderr.print("  ".join(f"{path}{sites.get(name, '')}" for name, path in files.items()))
+    if written.shared:
+        stderr.print("  ".join(map(str, written.shared.values())))

@@ -249,7 +249,9 @@ def _score_file(config: EvaluationConfig, sheet: ScoreSheet, opened: _Opened, da
         unknown = missing & without_bases(bins, missing, dataset)
         num_unknown = int(unknown.sum())
         if config.missing == "error" and num_missing > num_unknown:
-            raise _missing_error(contender, bins, int(np.argmax(missing & ~unknown)), num_missing - num_unknown)
+            raise _missing_error(
+                contender, bins, (int(np.argmax(missing & ~unknown)), num_missing - num_unknown), predictions.min_score
+            )
         lowest = min(0.0, float(np.nanmin(scores)) if num_missing < len(scores) else 0.0)
         scores[missing] = lowest
         notes.append(_missing_note(num_missing, num_unknown, lowest))
@@ -283,13 +285,18 @@ def _origin(sidecar: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: sidecar[key] for key in kept if key in sidecar} if sidecar else {}
 
 
-def _missing_error(contender: Contender, bins: EvaluatedBins, first: int, num_missing: int) -> InputError:
+def _missing_error(
+    contender: Contender, bins: EvaluatedBins, missing: tuple[int, int], min_score: float | None
+) -> InputError:
+    """What to say of missing bins: (the first, how many)."""
+    first, num_missing = missing
     chrom, start = bins.place(first)
+    left_out = "" if min_score is None else f"bins under {min_score:g} were left out when it was written; "
     return InputError(
         contender.path,
         f"has no score for {num_missing:,} of {len(bins):,} bins; the first is {chrom}:{start:,}",
-        "--missing zero counts them as the lowest score; or evaluate other chromosomes (--chrom), or lay the file's "
-        "values on bins in another way (--placement)",
+        f"{left_out}--missing zero counts them as the lowest score; or evaluate other chromosomes (--chrom), or lay "
+        "the file's values on bins in another way (--placement)",
     )
 
 

@@ -20,6 +20,8 @@ Goal = Literal["precision", "recall", "fdr", "f1", "threshold"]
 RULE_HINT: Final = "for example precision=0.8, recall=0.5, fdr=0.1, threshold=0.3 or f1"
 # Precisions and recalls are quotients of whole numbers; 1 - 0.7 is a bit more than 0.3.
 _ROUNDING: Final = 1e-9
+# Bins that begin so many strides apart still overlap.
+_MAX_GAP: Final = BIN_BP // STRIDE_BP - 1
 
 Floats = NDArray[np.float64]
 
@@ -195,32 +197,92 @@ class Site:
     summit: int
 
 
-def call_sites(chrom: str, probabilities: NDArray[np.float32], threshold: float) -> list[Site]:
-    """Merge neighbouring bins over a threshold into non-overlapping sites.
+@dataclass(frozen=True)
+class _Run:
+    """Bins over the threshold, near enough to be one site: numbers of the first, last and best bin, best value."""
 
-    Bins that begin less than 200 bp apart overlap, so a run goes on over gaps of up to three bins.
+    chrom: str
+    first: int
+    last: int
+    best: int
+    probability: float
+
+    def before(self, other: _Run) -> _Run | None:
+        """Both as one run, where `other` begins soon enough; of equal bins the earlier one is the best."""
+        if self.chrom != other.chrom or other.first - self.last > _MAX_GAP:
+            return None
+        better = self if self.probability >= other.probability else other
+        return _Run(self.chrom, self.first, other.last, better.best, better.probability)
+
+    def site(self) -> Site:
+        start, end = self.first * STRIDE_BP, self.last * STRIDE_BP + BIN_BP
+        return Site(self.chrom, start, end, self.probability, self.best * STRIDE_BP + BIN_BP // 2 - start)
+
+
+class SiteCaller:
+    """Merges neighbouring bins over a threshold into non-overlapping sites, a stretch of a chromosome at a time.
+
+    Bins that begin less than 200 bp apart overlap, so a run goes on over gaps of up to three bins; and from one stretch
+    into the next.
+
+    Args:
+        threshold: a bin counts when its probability is at least this.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._open: _Run | None = None
+
+    def add(self, chrom: str, bins: NDArray[np.int64], probabilities: NDArray[np.float32]) -> list[Site]:
+        """The sites that are known to have ended.
+
+        Args:
+            bins: numbers of scored bins (start / 50), rising, beyond those of earlier calls for the chromosome; (n,).
+            probabilities: theirs, shape (n,).
+        """
+        over = np.flatnonzero(probabilities >= self._threshold)
+        if len(over) == 0:
+            return []
+        breaks = np.flatnonzero(np.diff(bins[over]) > _MAX_GAP) + 1
+        sites = []
+        for run in np.split(over, breaks):
+            best = run[np.argmax(probabilities[run])]
+            found = _Run(chrom, int(bins[run[0]]), int(bins[run[-1]]), int(bins[best]), float(probabilities[best]))
+            longer = self._open.before(found) if self._open else None
+            if self._open and longer is None:
+                sites.append(self._open.site())
+            self._open = longer or found
+        return sites
+
+    def finish(self) -> list[Site]:
+        """The last site, where one is open."""
+        sites = [self._open.site()] if self._open else []
+        self._open = None
+        return sites
+
+
+def call_sites(chrom: str, probabilities: NDArray[np.float32], threshold: float) -> list[Site]:
+    """The sites of a whole chromosome; see `SiteCaller`.
 
     Args:
         probabilities: of the bins at strides 0, 1, ... of the chromosome, shape (N,); NaN where not scored.
-        threshold: a bin counts when its probability is at least this.
     """
-    with np.errstate(invalid="ignore"):
-        over = np.flatnonzero(probabilities >= threshold)
-    if len(over) == 0:
-        return []
-    breaks = np.flatnonzero(np.diff(over) > BIN_BP // STRIDE_BP - 1) + 1
-    sites = []
-    for run in np.split(over, breaks):
-        best = run[np.argmax(probabilities[run])]
-        start, end = int(run[0]) * STRIDE_BP, int(run[-1]) * STRIDE_BP + BIN_BP
-        sites.append(Site(chrom, start, end, float(probabilities[best]), int(best) * STRIDE_BP + BIN_BP // 2 - start))
-    return sites
+    scored = np.flatnonzero(~np.isnan(probabilities))
+    caller = SiteCaller(threshold)
+    return [*caller.add(chrom, scored, probabilities[scored]), *caller.finish()]
 
 
-def write_narrow_peak(sites: Iterable[Site], handle: TextIO) -> None:
-    """Ten columns: name `.`, score 0-1000, signalValue = probability, no p or q value (-1), summit offset."""
+def write_narrow_peak(sites: Iterable[Site], handle: TextIO) -> int:
+    """Ten columns: name `.`, score 0-1000, signalValue = probability, no p or q value (-1), summit offset.
+
+    Returns:
+        how many sites there were.
+    """
+    num_sites = 0
     for site in sites:
         score = min(1000, round(1000 * site.probability))
         handle.write(
             f"{site.chrom}\t{site.start}\t{site.end}\t.\t{score}\t.\t{site.probability:.6g}\t-1\t-1\t{site.summit}\n"
         )
+        num_sites += 1
+    return num_sites

@@ -212,24 +212,13 @@ class BigWigWriter:
         """
         if len(values) == 0:
             return
-        if chrom not in self._assembly:
-            raise InputError(
-                self.path,
-                f"chromosome {chrom!r} is not in the assembly",
-                UnknownNameError("", chrom, self._assembly.chroms).hint,
-            )
+        self._check_chrom(chrom)
         if not 1 <= span_bp <= step_bp:
             raise InputError(self.path, f"{chrom}: a span of {span_bp} bp does not fit a step of {step_bp} bp")
         stored = np.ascontiguousarray(values, dtype=np.float32)
         index, end = self._assembly.index(chrom), start + (len(values) - 1) * step_bp + span_bp
         self._check_place(chrom, start, end)
-        if not (finite := np.isfinite(stored)).all():
-            first = int(np.argmin(finite))
-            raise InputError(
-                self.path,
-                f"{chrom}:{start + first * step_bp:,}: value {values[first]} cannot be stored",
-                "leave it out",
-            )
+        self._check_finite(chrom, start + np.arange(len(stored)) * step_bp, values)
         self._reserve(_RESERVED_PER_VALUE * len(values) + _RESERVED_PER_CALL)
         try:
             self._file.addEntries(chrom, int(start), values=stored, span=int(span_bp), step=int(step_bp))
@@ -237,6 +226,53 @@ class BigWigWriter:
             raise InputError(self.path, f"{chrom}:{start:,}-{end:,} could not be written ({error})") from None
         self._at = (index, start + len(values) * step_bp)  # pyBigWig counts the last step whole, whatever its span
         self._written_bp += span_bp * len(values)
+
+    def write_spans(self, chrom: str, starts: Positions, values: NDArray[np.floating[Any]], span_bp: int) -> None:
+        """Write values that each cover `span_bp` from a start of their own: for many short runs of steps.
+
+        Args:
+            chrom: a name of the assembly.
+            starts: 0-based, rising by `span_bp` or more, shape (N,).
+            values: shape (N,), as for `write_fixed_step`.
+        """
+        if len(values) == 0:
+            return
+        self._check_chrom(chrom)
+        stored = np.ascontiguousarray(values, dtype=np.float32)
+        self._check_place(chrom, int(starts[0]), int(starts[-1]) + span_bp)
+        if (near := np.diff(starts) < span_bp).any():
+            first = int(np.argmax(near)) + 1
+            raise InputError(
+                self.path,
+                f"{chrom}:{starts[first]:,} was already passed (the last span ends at {starts[first - 1] + span_bp:,})",
+                "write a chromosome from its start to its end, without overlaps",
+            )
+        self._check_finite(chrom, starts, values)
+        # A value with a place of its own takes 8 bytes.
+        self._reserve(2 * _RESERVED_PER_VALUE * len(values) + _RESERVED_PER_CALL)
+        try:
+            self._file.addEntries(
+                chrom, np.ascontiguousarray(starts, dtype=np.uint32), values=stored, span=int(span_bp)
+            )
+        except RuntimeError as error:
+            raise InputError(self.path, f"{chrom}:{starts[0]:,} and on could not be written ({error})") from None
+        self._at = (self._assembly.index(chrom), int(starts[-1]) + span_bp)
+        self._written_bp += span_bp * len(values)
+
+    def _check_chrom(self, chrom: str) -> None:
+        if chrom not in self._assembly:
+            raise InputError(
+                self.path,
+                f"chromosome {chrom!r} is not in the assembly",
+                UnknownNameError("", chrom, self._assembly.chroms).hint,
+            )
+
+    def _check_finite(self, chrom: str, starts: Positions, values: NDArray[np.floating[Any]]) -> None:
+        if not (finite := np.isfinite(np.asarray(values, dtype=np.float32))).all():
+            first = int(np.argmin(finite))
+            raise InputError(
+                self.path, f"{chrom}:{starts[first]:,}: value {values[first]} cannot be stored", "leave it out"
+            )
 
     def _check_place(self, chrom: str, start: int, end: int) -> None:
         index, length = self._assembly.index(chrom), self._assembly.length(chrom)

@@ -26,6 +26,9 @@ from ebert_core.io.submissions import read_submission, submission_chroms, submis
 from ebert_core.vocabulary import STRIDE_BP
 
 PREDICTIONS_FORMAT: Final = 1
+SPREAD_SUFFIX: Final = ".spread.bw"
+# Files from which `ebert predict --min-score` leaves bins out.
+_TRACK_ENDINGS: Final = (".bw", ".bedgraph.gz")
 
 Placement = Literal["centre", "start", "mean", "max"]
 PLACEMENTS: Final[dict[str, str]] = {
@@ -47,6 +50,7 @@ class Predictions:
         format: what it was taken for, in words, with the column used.
         chroms: assembly names of the chromosomes on which the file has values, in the assembly's order.
         notes: what a user should know about the reading, a sentence each.
+        min_score: its sidecar says that bins under this were left out; None where none were.
     """
 
     def __init__(self, path: Path, format_: str, chroms: tuple[str, ...], notes: list[str]) -> None:
@@ -54,6 +58,12 @@ class Predictions:
         self.format = format_
         self.chroms = chroms
         self.notes = notes
+        self.min_score = _min_score(path)
+        if self.min_score is not None:
+            notes.append(
+                f"{path.name}: bins under {self.min_score:g} were left out when it was written (--min-score); "
+                "they have no score"
+            )
 
     @staticmethod
     def open(path: Path, assembly: Assembly, bins: BenchmarkBins | None = None) -> Predictions:
@@ -253,6 +263,18 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(_SUFFIX.sub("", name) + SIDECAR_SUFFIX)
 
 
+def _min_score(path: Path) -> float | None:
+    """Under which score a file of ours leaves bins out; it is `read_sidecar` that tells of a damaged sidecar."""
+    beside = sidecar_path(path)
+    if not path.name.casefold().endswith(_TRACK_ENDINGS) or not beside.is_file():
+        return None
+    try:
+        sidecar = read_json(beside)
+        return float(sidecar["min_score"]) if path.name in sidecar["files"] else None
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+
+
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """What a predictions file says of itself, or None where nothing is known of it.
 
@@ -303,8 +325,8 @@ def find_predictions(folder: Path) -> list[Path]:
     for beside in sorted(folder.glob(f"*{SIDECAR_SUFFIX}")):
         manifest = read_json(beside)
         if isinstance(manifest, dict) and manifest.get("kind") == "predictions":
-            names = sorted(_checked(manifest, beside)["files"])
-            for ending in (".bw", ".tab.gz", ".bed.gz", ".narrowPeak"):
+            names = sorted(name for name in _checked(manifest, beside)["files"] if not name.endswith(SPREAD_SUFFIX))
+            for ending in (".bw", ".tab.gz", ".bed.gz", ".bedGraph.gz", ".narrowPeak"):
                 if match := [name for name in names if name.endswith(ending)]:
                     found.append(folder / match[0])
                     break

@@ -57,7 +57,7 @@ def table(folder: Path) -> ThresholdTable:
 def test_all_formats_from_one_scan(ebert: Ebert, road: Path) -> None:
     done = ebert(*PREDICT, "--format", "bigwig,dream", "--format", "narrowPeak")
     assert done.exit_code == 0, done.stderr
-    names = {"CTCF.HepG2.bw", "CTCF.HepG2.narrowPeak", "F.CTCF.HepG2.tab.gz"}
+    names = {"CTCF.HepG2.bw", "CTCF.HepG2.narrowPeak", "F.CTCF.HepG2.tab.gz", "CTCF.HepG2.unscored.bed"}
     assert {path.name for path in (road / "predictions").iterdir()} == {*names, "CTCF.HepG2.ebert.json"}
     told = sidecar(road)
     assert set(told["files"]) == names
@@ -137,12 +137,31 @@ def test_the_table_tells_what_predict_does_on_the_validation_part(ebert: Ebert, 
         assert fewer.sum() - 1e-6 <= called <= more.sum() + 1e-6
 
 
+def test_evaluate_says_that_bins_were_left_out(ebert: Ebert, road: Path) -> None:
+    score = ("evaluate", "--chrom", "chr2", "--allow-seen", "--no-baselines")
+    assert ebert(*PREDICT, "-q").exit_code == 0
+    with pyBigWig.open("predictions/CTCF.HepG2.bw") as opened:
+        middle = float(np.median([row[2] for row in opened.intervals("chr2")]))
+    assert ebert(*PREDICT, "--min-score", f"{middle:.9f}", "-q").exit_code == 0
+    assert "has no score for" in ebert(*score).stderr
+    done = ebert(*score, "--missing", "zero")
+    assert done.exit_code == 0, done.stderr
+    report = json.loads((road / "report" / "report.json").read_text())
+    assert any("(--min-score)" in note for note in report["evaluations"][0]["notes"])
+
+
 FAULTS = {
     "an unknown format": (["--format", "bigwig,dreem"], "unknown format 'dreem'", "did you mean dream?"),
     "no format": (["--format", ","], "--format ',' names nothing", ""),
     "some bins of a submission": (["--format", "Dream", "--chrom", "chr2"], "a submission holds every bin", "--format"),
     "regions of a submission": (["--format", "dream", "--regions", "x.bed"], "a submission holds every bin", ""),
-    "a format for a pipe": (["--format", "bigwig", "-o", "-"], "--format is for files", "leave one"),
+    "a file's format for a pipe": (["--format", "npz", "-o", "-"], "unknown format of a stream 'npz'", "known: bed"),
+    "a shard for a pipe": (["--shard", "1/2", "-o", "-"], "--shard is for files", "leave one"),
+    "a pipe that goes on": (["--resume", "-o", "-"], "--resume is for files", "leave one"),
+    "rounded rows": (["--round", "3", "-o", "-"], "--round is for bedgraph", "leave one"),
+    "a least score of nothing": (["--min-score", "0.5", "--format", "dream"], "--min-score is for bigwig", "leave"),
+    "a least score in percent": (["--min-score", "50"], "--min-score 50 is no probability", "up to 1"),
+    "no shard": (["--shard", "3/2"], "--shard '3/2': expected a number", "--shard 2/8"),
     "a rule for a pipe": (["--call-at", "f1", "-o", "-"], "--call-at is for files", "leave one"),
     "a rule without sites": (["--call-at", "f1", "--format", "bigwig"], "leaves the sites out", "add narrowpeak"),
     "no rule": (["--call-at", "precison=0.8"], "unknown calling rule 'precison'", "did you mean precision?"),

@@ -214,3 +214,51 @@ def test_a_handle_survives_a_fork(tmp_path):
         with multiprocessing.get_context("fork").Pool(4) as pool:
             assert all(pool.map(_read, range(2000), chunksize=25))
         assert _read(0)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_scattered_spans_are_what_two_readers_read(tmp_path, data):
+    """Between runs of steps, too."""
+    length, expected = 5_000, np.full(5_000, np.nan, np.float32)
+    path, at = tmp_path / "x.bw", 0
+    with BigWigWriter(path, Assembly.from_sizes([("a", length)])) as writer:
+        for scattered in [True, *data.draw(st.lists(st.booleans(), max_size=4))]:
+            span = data.draw(st.integers(1, 50))
+            values = np.array(data.draw(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=6)), np.float32)
+            gaps = np.array([data.draw(st.integers(0, 90)) if scattered else 0 for _ in values])
+            starts = at + data.draw(st.integers(0, 30)) + np.cumsum(gaps) + span * np.arange(len(values))
+            at = int(starts[-1]) + span
+            if scattered:
+                writer.write_spans("a", starts, values, span)
+            else:
+                writer.write_fixed_step("a", int(starts[0]), values, span, span)
+            for start, value in zip(starts, values, strict=True):
+                expected[start : start + span] = value
+    np.testing.assert_array_equal(per_bp(path, "a", length), expected)
+    with pyBigWig.open(str(path)) as opened:
+        np.testing.assert_array_equal(np.array(opened.values("a", 0, length), np.float32), expected)
+
+
+@pytest.mark.parametrize(
+    ("chrom", "starts", "values", "message"),
+    [
+        ("chr3", [0], [1.0], "chromosome 'chr3' is not in the assembly"),
+        ("chr2", [0, 40], [1.0, 2.0], "chr2:40 was already passed"),
+        ("chr2", [700], [1.0], "chr2:700-750 is not on chr2"),
+        ("chr2", [-50], [1.0], "is not on chr2"),
+        ("chr1", [0], [1.0], "chr1:0 was already passed"),
+        ("chr2", [0, 50], [1.0, np.nan], "chr2:50: value nan cannot be stored"),
+    ],
+)
+def test_faulty_spans_are_refused_and_nothing_of_them_is_written(tmp_path, chrom, starts, values, message):
+    path = tmp_path / "x.bw"
+    with BigWigWriter(path, ASSEMBLY) as writer:
+        writer.write_spans("chr1", np.array([0, 100]), np.array([1.0, 2.0]), 50)
+        with pytest.raises(InputError, match=message):
+            writer.write_spans(chrom, np.array(starts), np.array(values), 50)
+        writer.write_spans("chr2", np.array([0]), np.array([3.0]), 50)
+        writer.write_spans("chr2", np.array([], dtype=int), np.array([]), 50)
+    with pyBigWig.open(str(path)) as opened:
+        assert opened.intervals("chr1") == ((0, 50, 1.0), (100, 150, 2.0))
+        assert opened.intervals("chr2") == ((0, 50, 3.0),)
