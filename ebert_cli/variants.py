@@ -1,0 +1,124 @@
+"""`ebert variants`: what variants do to binding."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ebert_cli import options
+from ebert_cli.console import ConsoleReporter, guarded, split_names
+
+if TYPE_CHECKING:
+    from ebert_core.inference.alleles import Survey
+
+NAME = "variants"
+
+
+@guarded
+def run(
+    vcf: Annotated[Path, typer.Option("--vcf", help="VCF of SNVs and small indels, plain or gzip; `-` reads stdin.")],
+    tf: Annotated[list[str], typer.Option("--tf", help="TFs, comma-separated; one pass scores them all.")],
+    cell: Annotated[str, typer.Option("--cell", help="Cell type, for example K562, k562 or E123.")],
+    dataset: options.DatasetOption = Path("dataset"),
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Model folder. Default: the one under models/ that knows the TFs."),
+    ] = None,
+    states: Annotated[
+        Path | None, typer.Option("--states", help="Segmentation of a cell type that the dataset lacks.")
+    ] = None,
+    no_states: Annotated[
+        bool, typer.Option("--no-states", help="Predict from the sequence, with unknown states.")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Table to write, bgzip if named .gz; `-` prints it. Default: variants/TFS.CELL.tsv.",
+        ),
+    ] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option("--annotate", help="VCF to write too: the same records with EBERT_TF_... in INFO."),
+    ] = None,
+    both_strands: Annotated[
+        bool,
+        typer.Option(
+            "--both-strands/--one-strand", help="Average the two strands' logits, or read one (twice as fast)."
+        ),
+    ] = True,
+    short: Annotated[
+        bool,
+        typer.Option(
+            "--short-windows",
+            help="Read no more around a variant than the model's context: faster, and not quite what predict gives.",
+        ),
+    ] = False,
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = "auto",
+    threads: options.ThreadsOption = None,
+    overwrite: options.OverwriteOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Score variants: binding with the reference allele, with the alternative allele, and the difference.
+
+    The score of an allele is that of the highest-scoring 200-bp bin among those that hold the variant, the same bins
+    for both alleles. Alleles that cannot be scored (symbolic ones, breakends, REF that is not the genome's ...) are
+    counted, and listed in *.skipped.tsv beside the table. Where most reference alleles are not the genome's, nothing is
+    scored: the VCF is of another assembly.
+    """
+    from ebert_core.data.dataset import Dataset
+    from ebert_core.errors import EbertError
+    from ebert_core.io.vcf import VcfFile
+
+    tfs = list(dict.fromkeys(split_names(tf)))
+    if not tfs:
+        raise EbertError("no TF was named", "name one with --tf, for example --tf CTCF")
+    if not cell.strip():
+        raise EbertError("no cell type was named", "name one with --cell, for example --cell K562")
+    if states and no_states:
+        raise EbertError("--states and --no-states were both given", "use one of them")
+    to_stdout = output == "-"
+    opened = Dataset.open(dataset)
+    variants = VcfFile(vcf)
+    reporter = ConsoleReporter(quiet or to_stdout)
+    place = options.use_device(device, precision, threads)
+
+    from ebert_core.inference import models, predictor, variant_files
+
+    loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
+    tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
+    source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
+    request = variant_files.VariantRequest(tuple(tfs), source, both_strands, short)
+    table = None if to_stdout else Path(output or f"variants/{request.stem}.tsv")
+    stream = sys.stdout if to_stdout else None
+    outputs = variant_files.VariantOutputs(table, annotate, stream, overwrite)
+    outputs.refuse_existing()
+    for note in source.notes:
+        reporter.warn(note)
+    if source.flat is None:
+        reporter.warn(f"states of {source.name}: {source.source}")
+    reporter.log(f"device {place.describe()}; model {loaded.path}; states of {source.name}: {source.source}")
+    found = variant_files.score_variants(opened, loaded, request, place, variants, outputs, reporter)
+    _tell(found, outputs.skipped, reporter)
+    for path in outputs.files.values():
+        reporter.log(str(path))
+
+
+def _tell(found: Survey, listed: Path | None, reporter: ConsoleReporter) -> None:
+    """How many were scored, and why the others were not."""
+    reporter.log(
+        f"{found.num_variants:,} of {found.num_alleles:,} alternative alleles scored; "
+        f"{found.checked - found.mismatching:,} of {found.checked:,} checked reference alleles are the genome's"
+    )
+    if found.skipped:
+        reasons = "; ".join(
+            f"{number:,} {reason} (first in line {found.examples[reason]:,})"
+            for reason, number in found.skipped.most_common()
+        )
+        where = f"; listed in {listed}" if listed else ""
+        reporter.warn(f"skipped: {reasons}{where}")
