@@ -12,6 +12,7 @@ from ebert_cli.console import guarded, split_names, stderr
 
 if TYPE_CHECKING:
     from ebert_core.config import EncoderConfig
+    from ebert_core.io.motifs import Motif
 
 NAME = "finetune"
 
@@ -56,6 +57,18 @@ def run(
             "--valid-chrom", help="Chromosomes or regions to validate on. Default: 15 % of each training chromosome."
         ),
     ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", help="TFs to learn beside, or `all`: they help the encoder and are not kept."),
+    ] = None,
+    motifs: Annotated[
+        Path | None,
+        typer.Option("--motifs", help="MEME file: read the hits of the TFs' motifs and of common ones."),
+    ] = None,
+    accessibility: Annotated[
+        bool,
+        typer.Option("--accessibility/--no-accessibility", help="Read the dataset's accessibility, or leave it out."),
+    ] = True,
     states: Annotated[
         bool, typer.Option("--states/--no-states", help="Read chromatin states, or show the model unknown states only.")
     ] = True,
@@ -82,6 +95,7 @@ def run(
     from ebert_core.config import finetune_defaults, resolve
     from ebert_core.data.dataset import Dataset
     from ebert_core.errors import EbertError
+    from ebert_core.io.motifs import choose_motifs, read_motifs
 
     with options.training_process(max_time) as (stops, ranks):
         if ranks is not None:
@@ -90,8 +104,10 @@ def run(
         opened = Dataset.open(dataset)
         valid = options.parse_regions(options.split_regions(valid_chrom, "--valid-chrom"), opened.assembly)
         held_out = options.parse_regions(options.split_regions(hold_out_chrom, "--hold-out-chrom"), opened.assembly)
+        told = list(settings or ()) + ([] if accessibility else ["features.accessibility=false"])
         without_states = {} if states else {"use_states": False}
-        resolved = resolve(finetune_defaults(shape), config, settings or (), steps=steps, seed=seed, **without_states)
+        base = finetune_defaults(shape, motifs=motifs is not None)
+        resolved = resolve(base, config, told, steps=steps, seed=seed, **without_states)
         place = options.Place(device, precision, threads, tensorboard, quiet)
         around = options.surroundings(place, stops, ranks)
 
@@ -101,6 +117,7 @@ def run(
 
         choice = FinetuneChoice(
             tfs=tuple(split_names(tf)),
+            also=tuple(split_names(also, "--also")),
             cells=tuple(split_names(cell, "--cell")),
             valid_cells=tuple(split_names(valid_cell, "--valid-cell")),
             held_out_cells=tuple(split_names(hold_out_cell, "--hold-out-cell")),
@@ -113,7 +130,12 @@ def run(
         encoder = starting_encoder(start, shape, opened.require_state_model(), resolved.seed)
         everything = [name.casefold() for name in choice.tfs] == ["all"]
         target = output or Path("models") / _model_name(data.tfs, everything=everything)
-        finetune(data, resolved, encoder, RunTarget(target, overwrite, resume), around)
+        scanned: list[Motif] = []
+        if motifs is not None:
+            scanned, lacking = choose_motifs(read_motifs(motifs), (*data.tfs, *resolved.features.motifs))
+            if lacking:
+                around.reporter.log(f"{motifs.name} has no motif of {', '.join(dict.fromkeys(lacking))}")
+        finetune(data, resolved, encoder, scanned, RunTarget(target, overwrite, resume), around)
         if not quiet:
             stderr.print(f"model: {target}", markup=False)
 

@@ -29,7 +29,7 @@ SIDECAR_SUFFIX: Final = ".ebert.json"
 # One number per kind; it grows when a reader of the old format would go wrong.
 DATASET_FORMAT: Final = 1
 CHECKPOINT_FORMAT: Final = 1
-MODEL_FORMAT: Final = 1
+MODEL_FORMAT: Final = 2
 _PARTIAL: Final = ".partial-"
 _REPLACED: Final = ".replaced"
 _CHUNK_BYTES: Final = 1 << 22
@@ -40,6 +40,8 @@ MADE_BY: Final = {
     "checkpoint": "ebert pretrain",
     "model": "ebert finetune",
     "predictions": "ebert predict",
+    "explanation": "ebert explain",
+    "variant scores": "ebert variants",
     "report": "ebert evaluate",
 }
 

@@ -21,6 +21,15 @@ Parallel = Literal["ddp", "fsdp"]
 Placement = Literal["auto", "device", "host"]
 
 
+COMMON_MOTIFS: Final = (
+    "CTCF", "REST", "FOS::JUN", "GABPA", "ELF1", "MAX", "USF1", "MYC", "NRF1", "YY1", "SP1", "KLF4", "CREB1", "ATF4",
+    "CEBPB", "MAFK", "NFE2L2", "BACH1", "NFYA", "NFIC", "RUNX1", "GATA1", "TEAD1", "SPI1", "IRF1", "RELA", "STAT1",
+    "ZNF143", "THAP1", "ZBTB33", "E2F1", "EGR1", "TCF7L2", "FOXA1", "HNF4A", "NR2F2", "SRF", "MEF2A", "RFX5", "EBF1",
+    "POU2F2", "PAX5", "TFAP2A", "TP53",
+)  # fmt: skip
+"""TFs whose motifs stand for the commonest families of motifs in accessible DNA."""
+
+
 class Config(BaseModel):
     """A frozen value that refuses unknown keys."""
 
@@ -127,10 +136,43 @@ class PretrainConfig(Config):
         return self
 
 
+class FeatureConfig(Config):
+    """What fine-tuning reads beside the encoder's tokens, at 50-bp strides; each part may be left out."""
+
+    accessibility: bool = Field(True, description="read accessibility, of the cell types that the dataset has it of")
+    accessibility_dropout: float = Field(
+        0.1, ge=0, le=1, description="share of windows shown without accessibility, so that a cell type may lack it"
+    )
+    tss: bool = Field(True, description="read distances to transcript starts, where the dataset holds them")
+    composition: bool = Field(True, description="read the shares of G or C, and of CpG, of each stride")
+    motifs: tuple[str, ...] = Field(
+        COMMON_MOTIFS, description="motifs read beside those of the TFs, of the file given with --motifs"
+    )
+
+
+class FusionConfig(Config):
+    """Layers at 50-bp strides in which the encoder's tokens and the task features meet, before the TFs' outputs."""
+
+    width: int = Field(128, ge=1, description="channels of a stride")
+    num_layers: int = Field(
+        0, ge=0, description="residual convolutions, of 3 strides, dilated by 1, 2, 4, 8, 16, 1 ..."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropped share of each residual branch while training")
+    feature_dropout: float = Field(
+        0.15, ge=0, lt=1, description="share of the task features' channels hidden from a window while training"
+    )
+    encoder_bp: int = Field(
+        0, ge=0, description="the encoder reads a window in blocks of so many bp; 0 is the window at once"
+    )
+    early: bool = Field(False, description="show the task features to the encoder's blocks too")
+
+
 class FinetuneConfig(Config):
     """One fine-tuning run."""
 
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1.5e-3)
+    features: FeatureConfig = FeatureConfig()
+    fusion: FusionConfig = FusionConfig()
     window_bp: int = Field(1_600, ge=STATE_BIN_BP, description="stretch the model reads, bp; a multiple of 200")
     context_bp: int = Field(
         200, ge=0, description="bp at either end of a window whose bins are not scored; a multiple of 200"
@@ -139,6 +181,15 @@ class FinetuneConfig(Config):
     micro_batch: int = Field(8, ge=1, description="windows per forward pass at most")
     steps: int = Field(4_000, ge=1, description="optimiser steps at most")
     bound_share: float = Field(0.5, ge=0, le=1, description="share of training windows drawn around a bound bin")
+    near_miss_share: float = Field(
+        0.1, ge=0, le=1, description="share of training windows drawn around an open bin that is not bound"
+    )
+    importance: float = Field(
+        0.0, ge=0, le=1, description="power of the weights that undo the drawing: 1 trains on the genome's own shares"
+    )
+    auxiliary_weight: float = Field(
+        0.15, ge=0, description="weight of the loss of a TF of --also beside a TF's of --tf"
+    )
     state_dropout: float = Field(0.1, ge=0, le=1, description="share of windows shown with all states unknown")
     evaluate_every: int = Field(500, ge=1, description="steps between evaluations on the validation part")
     checkpoint_minutes: float = Field(
@@ -148,12 +199,17 @@ class FinetuneConfig(Config):
     patience: int = Field(4, ge=1, description="evaluations without a better auPRC before stopping")
     use_states: bool = Field(True, description="read chromatin states; off shows the model unknown states only")
     encoder_rate: float = Field(1.0, ge=0, le=1, description="encoder's learning rate as a share of the head's")
+    head_share: float = Field(
+        0.7, ge=0, le=1, description="share of the steps, the first, that train the head on the task features alone"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the head, sampling and strands")
 
     @model_validator(mode="after")
     def _consistent(self) -> FinetuneConfig:
         if self.window_bp % STATE_BIN_BP:
             raise ValueError(f"window_bp = {self.window_bp} is not a multiple of {STATE_BIN_BP}")
+        if self.bound_share + self.near_miss_share > 1:
+            raise ValueError("bound_share and near_miss_share add up to more than 1")
         if self.context_bp % STATE_BIN_BP or 2 * self.context_bp + 2 * STATE_BIN_BP > self.window_bp:
             raise ValueError(
                 f"context_bp = {self.context_bp} must be a multiple of {STATE_BIN_BP} and leave 400 bp of the window"
@@ -161,13 +217,28 @@ class FinetuneConfig(Config):
         return self
 
 
-def finetune_defaults(encoder: EncoderConfig) -> FinetuneConfig:
+_WITH_MOTIFS: Final = FinetuneConfig(
+    optimizer=OptimizerConfig(learning_rate=2e-3, ema_decay=0.998),
+    fusion=FusionConfig(num_layers=5, dropout=0.4, encoder_bp=1_600),
+    window_bp=12_800,
+    context_bp=1_200,
+    global_batch=16,
+    micro_batch=2,
+    steps=1_000,
+    evaluate_every=125,
+)
+
+
+def finetune_defaults(encoder: EncoderConfig, *, motifs: bool = False) -> FinetuneConfig:
     """The settings to start from for an encoder: the learning rate falls as the width grows.
+
+    With motifs, the head has much to learn before the encoder has: it reads long windows through layers of its own, and
+    the encoder joins in the second half of the steps (docs/model.md).
 
     Steps of Adam change each weight by about the learning rate, and a layer's output by that times its width, so the
     rate that suits `tiny` is divided by how much wider the encoder is (Yang et al. 2022).
     """
-    base = FinetuneConfig()
+    base = _WITH_MOTIFS if motifs else FinetuneConfig()
     rate = base.optimizer.learning_rate * EncoderConfig().width / encoder.width
     return base.model_copy(update={"optimizer": base.optimizer.model_copy(update={"learning_rate": rate})})
 
@@ -181,8 +252,11 @@ class PrepareConfig(Config):
     state_model: str | None = Field(None, description="name of a built-in state model, or a TSV; None detects it")
     chip: Path | None = Field(None, description="folder of ChIP-seq peaks or label tables, sheet of peaks, or one file")
     accessibility: Path | None = Field(
-        None, description="folder or sheet of accessibility peaks or bigWigs, or one file"
+        None, description="folder or sheet of accessibility peaks, bigWigs or BAMs, or one file"
     )
+    tss: Path | None = Field(None, description="BED file of transcript starts")
+    expression: Path | None = Field(None, description="table of gene expression, or a folder of such")
+    gene_names: Path | None = Field(None, description="sheet (id, symbol) of what the genes are called")
     exclude: tuple[Path, ...] = Field((), description="BED files of regions never used")
     regions: Path | None = Field(None, description="BED file whose intervals the benchmark's bins tile")
     chroms: tuple[str, ...] = Field((), description="chromosomes to take; empty takes all of the genome")

@@ -15,7 +15,7 @@ read -r -a ebert <<<"${EBERT:-ebert}"
 pretrain=(--seed "$seed") finetune=(--seed "$seed")
 if [[ -n ${EBERT_QUICK:-} ]]; then
   pretrain+=(--steps 40)
-  finetune+=(--steps 200 --set evaluate_every=200 --set valid_bp=1000000)
+  finetune+=(--steps 20 --set evaluate_every=20 --set valid_bp=1000000)
 fi
 
 run() {
@@ -27,9 +27,10 @@ mkdir -p "$work"
 cd "$work"
 run prepare --genome "$data/genome/hg19.chr20_21_22.fa.gz" --states "$data/states/roadmap18" \
   --chip "$data/chip/uniform" --accessibility "$data/dnase" \
-  --exclude "$data/annotation/wgEncodeDacMapabilityConsensusExcludable.bed.gz"
+  --exclude "$data/annotation/wgEncodeDacMapabilityConsensusExcludable.bed.gz" \
+  --tss "$data/annotation/wgEncodeGencodeBasicV19.txStart.bed.gz"
 run pretrain --preset tiny "${pretrain[@]}"
-run finetune --tf CTCF --hold-out-cell K562 --hold-out-chrom chr22 "${finetune[@]}"
+run finetune --tf CTCF --motifs "$data/motifs/JASPAR2024_CORE_human.meme" --hold-out-cell K562 --hold-out-chrom chr22 "${finetune[@]}"
 run predict --tf CTCF --cell K562 --chrom chr21
 run predict --tf CTCF --cell K562 --chrom chr22 --output predictions-chr22
 run evaluate predictions-chr22/CTCF.K562.bw --chrom chr22 --motifs "$data/motifs/JASPAR2024_CORE_human.meme"

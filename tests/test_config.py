@@ -15,6 +15,7 @@ from ebert_core.config import (
     MaskingConfig,
     PrepareConfig,
     PretrainConfig,
+    finetune_defaults,
     resolve,
     settings_of,
 )
@@ -195,6 +196,8 @@ def test_the_page_of_settings_lists_each_with_its_defaults():
             return str(value).lower()
         if isinstance(value, str):
             return value
+        if isinstance(value, tuple):
+            return f"{len(value)} names"
         return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
     rows = [line for line in page.splitlines() if line.startswith("| `")]
@@ -202,8 +205,9 @@ def test_the_page_of_settings_lists_each_with_its_defaults():
         f"| `{key}` | {' | '.join(shown(preset, key) for preset in PRESETS.values())} | {what} |"
         for key, what in settings_of(PretrainConfig).items()
     ]
-    finetuning = FinetuneConfig()
+    finetuning = FinetuneConfig(), finetune_defaults(PRESETS["tiny"].encoder, motifs=True)
     expected += [
-        f"| `{key}` | {shown(finetuning, key)} | {what} |" for key, what in settings_of(FinetuneConfig).items()
+        f"| `{key}` | {' | '.join(shown(each, key) for each in finetuning)} | {what} |"
+        for key, what in settings_of(FinetuneConfig).items()
     ]
     assert rows == expected

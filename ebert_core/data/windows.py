@@ -32,16 +32,20 @@ class Batch:
     Attributes:
         bases: base codes, uint8 (B, W).
         states: state codes, uint8 (B, W / 200).
+        tracks: task features of the strides (`data.task_features`), float32 (B, W / 50, F); None where there are none.
     """
 
     bases: NDArray[np.uint8]
     states: NDArray[np.uint8]
+    tracks: NDArray[np.float32] | None = None
 
     def flipped(self, reverse: NDArray[np.bool_]) -> Batch:
         """The same windows with those marked in `reverse` (B,) read on the other strand."""
+        tracks = self.tracks
         return Batch(
             np.where(reverse[:, None], reverse_complement(self.bases), self.bases),
             np.where(reverse[:, None], self.states[:, ::-1], self.states),
+            None if tracks is None else np.where(reverse[:, None, None], tracks[:, ::-1], tracks),
         )
 
 

@@ -12,23 +12,33 @@ from pydantic import ValidationError
 from ebert_core.artifacts import MADE_BY, MANIFEST_NAME, read_json
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
+from ebert_core.data.task_features import TrackReader, TrackSpec
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.inference.calls import ThresholdTable
 from ebert_core.inference.scan import ScanGeometry
 from ebert_core.model.calibration import Calibration
-from ebert_core.model.checkpoint import BindingModel, read_model, require_same_states
+from ebert_core.model.checkpoint import read_model, require_same_states
 from ebert_core.model.device import Device
+from ebert_core.model.fusion import BindingModel
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A fine-tuned model and what it remembers."""
+    """A fine-tuned model and what it remembers.
+
+    Attributes:
+        path: its folder.
+        module: in evaluation mode, on the device.
+        manifest: its `ebert.json`.
+        tracks: reads its task features from the dataset that it was opened with; None where it reads none.
+    """
 
     path: Path
     module: BindingModel
     manifest: dict[str, Any]
+    tracks: TrackReader | None = None
 
     @property
     def tfs(self) -> list[str]:
@@ -134,7 +144,9 @@ def load_model(path: Path, dataset: Dataset, device: Device) -> LoadedModel:
         )
     if dataset.state_model is not None:
         require_same_states(state_model, dataset.state_model, f"model {path}")
-    return LoadedModel(path, module.to(device.device), manifest)
+    spec = TrackSpec.from_json(manifest["features"]["tracks"])
+    tracks = TrackReader(dataset, spec) if spec.channels else None
+    return LoadedModel(path, module.to(device.device), manifest, tracks)
 
 
 def _trained_on(manifest: dict[str, Any], path: Path) -> Assembly:
@@ -144,6 +156,9 @@ def _trained_on(manifest: dict[str, Any], path: Path) -> Assembly:
         for tf in manifest["tfs"]:
             _require(manifest["calibration"][tf], "slope", "intercept", "thresholds")
             ThresholdTable.from_json(manifest["calibration"][tf]["thresholds"])
+        features = manifest["features"]
+        if (found := len(TrackSpec.from_json(features["tracks"]).channels)) != features["num_tracks"]:
+            raise ValueError(f"features.tracks has {found} channels, num_tracks is {features['num_tracks']}")
         _require(manifest["data"], "tfs", "cells", "valid_cells", "train", "valid")
         if "data" in manifest["started_from"]:
             _require(manifest["started_from"]["data"], "cells", "train", "valid")

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
+from ebert_core.data.task_features import TrackReader
+from ebert_core.epigenome.accessibility import read_accessibility
 from ebert_core.epigenome.cell_types import canonical_cell, resolve_cell
 from ebert_core.epigenome.state_tracks import read_state_track
 from ebert_core.errors import EbertError, UnknownNameError
 from ebert_core.genome.bins import all_bin_starts, scorable
 from ebert_core.genome.regions import Region
 from ebert_core.inference.models import LoadedModel
-from ebert_core.inference.scan import model_score, scan
+from ebert_core.inference.scan import Tracks, model_score, scan
 from ebert_core.model.device import Device
 from ebert_core.reporting import SILENT, Reporter
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
@@ -114,6 +116,51 @@ def wanted_bins(dataset: Dataset, chrom: str, regions: Sequence[Region]) -> tupl
     return inside & fit, coverage
 
 
+def give_accessibility(
+    dataset: Dataset, model: LoadedModel, cell: str, path: Path | None, *, hide: bool = False
+) -> list[str]:
+    """Let a model see a file as the cell type's accessibility, or see none; what a user should know of it.
+
+    Raises:
+        EbertError: a file is given and the model reads no accessibility.
+        InputError: a fault in the file.
+    """
+    reader = model.tracks
+    if reader is None or reader.spec.reference is None:
+        if path is not None:
+            raise EbertError(f"model {model.path} was trained without accessibility", "leave --accessibility out")
+        return []
+    if path is not None:
+        track, notes = read_accessibility(path, dataset.assembly)
+        reader.give(cell, track, str(path))
+        return [*reader.missing, *notes]
+    if hide:
+        reader.give(cell, None, "none (asked for)")
+    elif not reader.has_accessibility(cell):
+        return [
+            *reader.missing,
+            f"accessibility of {cell}: none in the dataset; name its file with --accessibility if there is one",
+        ]
+    return list(reader.missing)
+
+
+def tracks_of(dataset: Dataset, model: LoadedModel, cell: str | None, chrom: str) -> Tracks | None:
+    """The model's task features of windows of a chromosome in a cell type; None where it reads none."""
+    reader, offset = model.tracks, dataset.assembly.offset(chrom)
+    if reader is None:
+        return None
+    return chrom_tracks(reader, cell, (offset, offset + dataset.assembly.length(chrom)), model.geometry().window_bp)
+
+
+def chrom_tracks(reader: TrackReader, cell: str | None, span: tuple[int, int], window_bp: int) -> Tracks:
+    """Task features of windows whose starts count from the beginning of `span`, flat positions of a chromosome."""
+
+    def tracks(starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        return reader.read(cell, starts + span[0], window_bp, span=span)
+
+    return tracks
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Probabilities of one chromosome.
@@ -173,7 +220,10 @@ def predict_chroms(
             first = dataset.assembly.offset(chrom) // STATE_BIN_BP
             length = -(-dataset.assembly.length(chrom) // STATE_BIN_BP)
             states = None if cell.flat is None else cell.flat[first : first + length]
-            for bins, logits in scan(score, dataset.sequence(chrom), states, bins_wanted, geometry, _BATCH_WINDOWS):
+            tracks = tracks_of(dataset, model, cell.name, chrom)
+            for bins, logits in scan(
+                score, dataset.sequence(chrom), states, bins_wanted, geometry, _BATCH_WINDOWS, tracks
+            ):
                 if not np.isfinite(logits).all():
                     raise EbertError(
                         f"model {model.path} gives no number for some bins of {chrom}",

@@ -10,19 +10,22 @@ Legend: B windows, W window_bp, K bins of a core, N bins of a chromosome, T TFs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ebert_core.data.windows import Batch
-from ebert_core.model.checkpoint import BindingModel
 from ebert_core.model.device import Device
+from ebert_core.model.fusion import BindingModel
 from ebert_core.vocabulary import BASE_N, BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP
 
 Score = Callable[[Batch], NDArray[np.float32]]
 """Windows (B, W) -> logits (B, (W - 200) / 50 + 1, T)."""
+
+Tracks = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""Starts of windows on the chromosome (may lie partly outside), (B,) -> their task features, (B, W / 50, F)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def scan(
     wanted: NDArray[np.bool_],
     geometry: ScanGeometry,
     batch_windows: int,
+    tracks: Tracks | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Score the wanted bins of one chromosome, a few windows at a time.
 
@@ -66,6 +70,7 @@ def scan(
         wanted: bins to score, shape (N,).
         geometry: window and context.
         batch_windows: windows per call of `score`.
+        tracks: task features; None where the model reads none.
 
     Yields:
         (bin indices, logits) of wanted bins, shapes (n,) and (n, T); every wanted bin exactly once, in order.
@@ -78,14 +83,16 @@ def scan(
     context_strides = geometry.context_bp // STRIDE_BP
     for first in range(0, len(busy), batch_windows):
         windows = busy[first : first + batch_windows]
-        logits = score(_gather(bases, states, windows * geometry.core_bp - geometry.context_bp, geometry.window_bp))
+        starts = windows * geometry.core_bp - geometry.context_bp
+        batch = gather(bases, states, starts, geometry.window_bp)
+        logits = score(batch if tracks is None else replace(batch, tracks=tracks(starts)))
         core = logits[:, context_strides : context_strides + geometry.core_bins]
         chosen = per_window[windows]
         bins = windows[:, None] * geometry.core_bins + np.arange(geometry.core_bins)
         yield bins[chosen], core[chosen]
 
 
-def _gather(
+def gather(
     bases: NDArray[np.uint8], states: NDArray[np.uint8] | None, starts: NDArray[np.int64], window_bp: int
 ) -> Batch:
     """Windows at `starts` (multiples of 200, may lie partly outside), with N and unknown beyond the ends."""
@@ -102,12 +109,16 @@ def _gather(
 
 def model_score(module: BindingModel, device: Device, *, both_strands: bool) -> Score:
     """The scoring function of a model: logits of one strand, or their mean over both."""
+    encode = module.listens
 
     def forward(batch: Batch) -> torch.Tensor:
         bases = torch.from_numpy(np.ascontiguousarray(batch.bases)).to(device.device)
         states = torch.from_numpy(np.ascontiguousarray(batch.states)).to(device.device)
+        tracks = (
+            None if batch.tracks is None else torch.from_numpy(np.ascontiguousarray(batch.tracks)).to(device.device)
+        )
         with torch.inference_mode(), device.autocast():
-            return module(bases, states).float()
+            return module(bases, states, tracks, encode=encode).float()
 
     def score(batch: Batch) -> NDArray[np.float32]:
         logits = forward(batch)

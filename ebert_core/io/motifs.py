@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ UNIFORM: Final = (0.25, 0.25, 0.25, 0.25)
 _BACKGROUND_WEIGHT: Final = 0.01
 # Printed probabilities are rounded, in some collections to two digits.
 _SUM_TOLERANCE: Final = 0.02
+_EXPECTED: Final = "expected MEME's minimal format, as JASPAR and HOCOMOCO offer it"
 _VERSION: Final = re.compile(r"(?P<matrix>.+)\.(?P<version>\d+)")
 
 
@@ -67,15 +68,19 @@ def read_motifs(path: Path) -> list[Motif]:
         if line.startswith("MEME version"):
             seen_version = True
         elif line and not seen_version:
-            raise InputError(path, "is not a MEME file, which begins with 'MEME version'", line=number)
+            raise InputError(path, "is not a MEME file, which begins with 'MEME version'", _EXPECTED, line=number)
         elif line.startswith("ALPHABET") and re.sub(r"[\s=]", "", line[8:]) != BASES:
-            raise InputError(path, f"has the alphabet {line[8:].strip(' =')!r}, expected {BASES}", line=number)
+            raise InputError(
+                path, f"has the alphabet {line[8:].strip(' =')!r}, expected {BASES}", "give motifs of DNA", line=number
+            )
         elif line.startswith("MOTIF"):
             if heading:
-                raise InputError(path, f"motif {heading[1][0]} has no letter-probability matrix", line=heading[0])
+                raise InputError(
+                    path, f"motif {heading[1][0]} has no letter-probability matrix", _EXPECTED, line=heading[0]
+                )
             heading = number, line.split()[1:]
             if not heading[1]:
-                raise InputError(path, "has a motif without a name", line=number)
+                raise InputError(path, "has a motif without a name", _EXPECTED, line=number)
         elif line.startswith("letter-probability matrix") and heading:
             name, *rest = heading[1]
             motifs.append(Motif(name, " ".join(rest), _read_matrix(path, name, (number, line), lines)))
@@ -100,16 +105,30 @@ def _read_matrix(
         try:
             row = [float(field) for field in line.split()]
         except ValueError:
-            raise InputError(path, f"motif {name}: {line[:40]!r} is no row of numbers", line=number) from None
+            problem = f"motif {name}: {line[:40]!r} is no row of numbers"
+            raise InputError(path, problem, _EXPECTED, line=number) from None
         if len(row) != NUM_BASES or min(row) < 0 or not abs(sum(row) - 1) <= _SUM_TOLERANCE:
-            raise InputError(
-                path, f"motif {name}: {line[:60]!r} is not four probabilities that add up to 1", line=number
-            )
+            problem = f"motif {name}: {line[:60]!r} is not four probabilities that add up to 1"
+            raise InputError(path, problem, _EXPECTED, line=number)
         rows.append(row)
     if not rows or (width is not None and len(rows) < width):
-        raise InputError(path, f"motif {name} has {len(rows)} rows, its header says {width or 'more'}", line=number)
+        problem = f"motif {name} has {len(rows)} rows, its header says {width or 'more'}"
+        raise InputError(path, problem, "is it complete?", line=number)
     matrix = np.array(rows)
     return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def choose_motifs(motifs: Sequence[Motif], names: Iterable[str]) -> tuple[list[Motif], list[str]]:
+    """The motif of each TF (`find_motif`), each once, in the order of the names; and the names that have none."""
+    chosen: dict[str, Motif] = {}
+    missing = []
+    for name in names:
+        try:
+            motif = find_motif(motifs, name)
+            chosen.setdefault(motif.name, motif)
+        except UnknownNameError:
+            missing.append(name)
+    return list(chosen.values()), missing
 
 
 def find_motif(motifs: Sequence[Motif], tf: str) -> Motif:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -27,11 +29,12 @@ from ebert_core.artifacts import (
     read_manifest,
     write_json,
 )
-from ebert_core.config import EncoderConfig, encoder_of
+from ebert_core.config import EncoderConfig, FusionConfig, encoder_of
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, InputError
 from ebert_core.model.encoder import Encoder
-from ebert_core.model.heads import BindingHead, MaskedLanguageHead
+from ebert_core.model.fusion import BindingModel, BindingShape
+from ebert_core.model.heads import MaskedLanguageHead
 from ebert_core.vocabulary import BASES
 
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -44,20 +47,6 @@ class PretrainingModel(nn.Module):
         super().__init__()
         self.encoder = Encoder(config, num_states)
         self.head = MaskedLanguageHead(config, num_states)
-
-
-class BindingModel(nn.Module):
-    """Encoder and binding head; forward gives the logits of the bins of a window."""
-
-    def __init__(self, encoder: Encoder, num_tfs: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = BindingHead(encoder.config, num_tfs)
-
-    def forward(self, bases: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """Bases (B, W) and states (B, W / 200) -> logits (B, n - 3, T)."""
-        logits: torch.Tensor = self.head(self.encoder(bases, states))
-        return logits
 
 
 def vocabulary_entry(config: EncoderConfig, state_model: StateModel) -> dict[str, Any]:
@@ -106,7 +95,7 @@ def read_model(folder: Path) -> tuple[BindingModel, StateModel, dict[str, Any]]:
     """A fine-tuned model: (modules on the CPU in evaluation mode, its state model, its manifest)."""
     manifest = read_manifest(folder, "model", MODEL_FORMAT)
     config, state_model = _read_tokens(folder, manifest, "model")
-    module = BindingModel(Encoder(config, len(state_model.states)), len(manifest["tfs"]))
+    module = BindingModel(Encoder(config, len(state_model.states)), len(manifest["tfs"]), _shape(folder, manifest))
     _fill(module, folder, manifest, "model")
     return module.eval(), state_model, manifest
 
@@ -129,6 +118,50 @@ def _read_tokens(folder: Path, manifest: dict[str, Any], kind: str) -> tuple[Enc
                 path, f"was made for {name} {found}, this program and its weights have {known[name]}", rebuild
             )
     return config, state_model
+
+
+def features_entry(shape: BindingShape, motifs: Sequence[str], tracks: dict[str, Any]) -> dict[str, Any]:
+    """What a model's manifest says of its task features.
+
+    Args:
+        shape: of the model.
+        motifs: what its motifs are called, in order.
+        tracks: of `TrackSpec.to_json`.
+    """
+    return {
+        "composition": shape.composition,
+        "motifs": list(motifs),
+        "motif_width": shape.motifs[1],
+        "num_tracks": shape.num_tracks,
+        "tracks": tracks,
+    }
+
+
+def _shape(folder: Path, manifest: dict[str, Any]) -> BindingShape:
+    """The inverse of `features_entry`, with the layers of the configuration."""
+    try:
+        features = manifest["features"]
+        width, num_tracks = int(features["motif_width"]), int(features["num_tracks"])
+        if width < 1 or num_tracks < 0:
+            raise ValueError(f"motif_width is {width}, num_tracks {num_tracks}")
+        return BindingShape(
+            FusionConfig.model_validate(manifest["config"]["fusion"]),
+            bool(features["composition"]),
+            (len(features["motifs"]), width),
+            num_tracks,
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        problem = f"{'.'.join(['config.fusion', *map(str, fault['loc'])])}: {fault['msg']}"
+    except KeyError as error:
+        problem = f"no {error}"
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    raise InputError(
+        folder / MANIFEST_NAME,
+        f"says nothing that can be read of its task features ({problem})",
+        f"make it anew with `{MADE_BY['model']}`",
+    )
 
 
 def _fill(module: nn.Module, folder: Path, manifest: dict[str, Any], kind: str) -> None:

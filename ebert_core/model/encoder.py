@@ -94,7 +94,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.apply(functools.partial(_initialise, num_layers=config.num_layers))
 
-    def forward(self, bases: Tensor, states: Tensor, recompute: bool = False) -> Tensor:
+    def forward(self, bases: Tensor, states: Tensor, recompute: bool = False, beside: Tensor | None = None) -> Tensor:
         """Token representations.
 
         Args:
@@ -102,6 +102,7 @@ class Encoder(nn.Module):
             states: state codes, integer (B, W / 200).
             recompute: keep only the input of each block for the backward pass and compute the rest again: much less
                 memory, a third more work.
+            beside: added to the embeddings of every token of a 50-bp stride, (B, W / 50, D).
 
         Returns:
             (B, L, D) with L = W / token_bp.
@@ -109,6 +110,8 @@ class Encoder(nn.Module):
         x = self.stem(bases)
         by_bin = x.unflatten(1, (states.shape[1], STATE_BIN_BP // self.config.token_bp))
         x = (by_bin + self.state_embedding(states.int()).unsqueeze(2)).flatten(1, 2)
+        if beside is not None:
+            x = (x.unflatten(1, (beside.shape[1], -1)) + beside.unsqueeze(2)).flatten(1, 2)
         turns = rotary_turns(x.shape[1], self.config.width // self.config.num_heads, x.device)
         for block in self.blocks:
             x = checkpoint(block, x, turns, use_reentrant=False) if recompute else block(x, turns)

@@ -15,18 +15,24 @@ from torch import Tensor, nn
 
 from ebert_core.artifacts import digest_of
 from ebert_core.config import EncoderConfig, FinetuneConfig
+from ebert_core.data.task_features import TrackReader, TrackSpec
 from ebert_core.data.windows import step_generator
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.evaluation.measures import measure
 from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region
+from ebert_core.inference.predictor import chrom_tracks
 from ebert_core.inference.scan import ScanGeometry, model_score, scan
-from ebert_core.model.checkpoint import BindingModel, read_checkpoint, require_same_states, vocabulary_entry
+from ebert_core.io.motifs import Motif
+from ebert_core.model.checkpoint import features_entry, read_checkpoint, require_same_states, vocabulary_entry
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder, count_parameters
+from ebert_core.model.fusion import BindingModel, BindingShape
+from ebert_core.model.stride_features import MotifScan
+from ebert_core.training.binding_windows import BindingWindows, LabelledBatch, background_bases
 from ebert_core.training.calibration import fit_calibration, threshold_table
 from ebert_core.training.distributed import ALONE, Ranks
-from ebert_core.training.finetune_data import BindingWindows, FinetuneData, LabelledBatch
+from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.training.loop import LoopConfig, Surroundings
 from ebert_core.training.progress import Meter, no_content, training_flops
 from ebert_core.training.resume import LoopState
@@ -40,12 +46,13 @@ _SCAN_WINDOWS = 8
 
 @dataclass(frozen=True)
 class BindingBatch:
-    """Windows on the device with what is known of their bins; see `LabelledBatch`."""
+    """Windows on the device with what is known of their bins; see `LabelledBatch`. Tracks may have no channel."""
 
     bases: Tensor
     states: Tensor
+    tracks: Tensor
     bound: Tensor
-    counts: Tensor
+    weights: Tensor
 
 
 class BindingLosses(nn.Module):
@@ -54,23 +61,33 @@ class BindingLosses(nn.Module):
     def __init__(self, module: BindingModel) -> None:
         super().__init__()
         self.model = module
+        self.encode = True
 
     def forward(self, batch: BindingBatch) -> Tensor:
-        """(1,): binary cross-entropy over the bins that count."""
-        logits = self.model(batch.bases, batch.states)
-        weight = batch.counts.float()
-        total = F.binary_cross_entropy_with_logits(logits, batch.bound.float(), weight=weight, reduction="sum")
+        """(1,): binary cross-entropy, weighted by bin."""
+        logits = self.model(batch.bases, batch.states, batch.tracks, encode=self.encode)
+        bound = batch.bound.float()
+        total = F.binary_cross_entropy_with_logits(logits, bound, weight=batch.weights, reduction="sum")
         return total[None]
 
 
 class BindingObjective:
     """Binary cross-entropy over bound and unbound bins; validated by auPRC over the validation part."""
 
-    def __init__(self, data: FinetuneData, config: FinetuneConfig, module: BindingModel, device: Device) -> None:
+    def __init__(
+        self,
+        data: FinetuneData,
+        config: FinetuneConfig,
+        module: BindingModel,
+        device: Device,
+        tracks: TrackSpec | None = None,
+    ) -> None:
         self.module = module
-        self.losses: nn.Module = BindingLosses(module)
+        self.losses = BindingLosses(module)
+        self.head_steps = round(config.head_share * config.steps) if module.shape.motifs[0] else 0
         self.weights = (1.0,)
-        self.windows = BindingWindows(data, config)
+        self.windows = BindingWindows(data, config, tracks)
+        self._tracks = TrackReader(data.dataset, tracks) if tracks is not None and tracks.channels else None
         self._data, self._config, self._device = data, config, device
         self._regions = _thinned(data.valid, config.valid_bp // max(1, len(data.valid_cells)))
         self._latest: tuple[int, LabelledBatch] | None = None
@@ -83,12 +100,16 @@ class BindingObjective:
         if self._latest is None or self._latest[0] != step:
             rng = step_generator(self._config.seed, _TRAIN_STREAM, step)
             self._latest = step, self.windows.draw(rng, self._config.global_batch)
+        self.losses.encode = step >= self.head_steps
         batch, rows = self._latest[1], slice(first, first + count)
-        arrays = (batch.windows.bases, batch.windows.states, batch.bound, batch.counts)
+        windows = batch.windows
+        none = np.zeros((len(windows.bases), windows.bases.shape[1] // STRIDE_BP, 0), dtype=np.float32)
+        tracks = none if windows.tracks is None else windows.tracks
+        arrays = (windows.bases, windows.states, tracks, batch.bound, batch.weights)
         return BindingBatch(*(torch.from_numpy(a[rows].copy()).to(self._device.device) for a in arrays))
 
     def counts(self, batch: BindingBatch) -> Tensor:
-        return batch.counts.sum()[None].double()
+        return batch.weights.sum()[None].double()
 
     def tensors(self, batch: BindingBatch) -> dict[str, Tensor]:
         return vars(batch)
@@ -122,8 +143,12 @@ class BindingObjective:
                 starts = np.arange(next(iter(labels.values())).size, dtype=np.int64) * STRIDE_BP
                 inside = (starts >= region.start) & (starts + BIN_BP <= region.end)
                 wanted = inside & np.any([(codes == BOUND) | (codes == UNBOUND) for codes in labels.values()], axis=0)
+                offset = dataset.assembly.offset(region.chrom)
+                span = (offset, offset + dataset.assembly.length(region.chrom))
+                reader = self._tracks
+                tracks = None if reader is None else chrom_tracks(reader, cell, span, geometry.window_bp)
                 for bins, logits in scan(
-                    score, dataset.sequence(region.chrom), states, wanted, geometry, _SCAN_WINDOWS
+                    score, dataset.sequence(region.chrom), states, wanted, geometry, _SCAN_WINDOWS, tracks
                 ):
                     for t, tf in tfs:
                         known = (labels[tf][bins] == BOUND) | (labels[tf][bins] == UNBOUND)
@@ -185,6 +210,7 @@ def finetune(
     data: FinetuneData,
     config: FinetuneConfig,
     encoder: tuple[Encoder, dict[str, Any]],
+    motifs: Sequence[Motif],
     target: RunTarget,
     around: Surroundings,
 ) -> Path:
@@ -192,6 +218,7 @@ def finetune(
 
     Args:
         encoder: from `starting_encoder`.
+        motifs: from `io.motifs.choose_motifs`; none where no motif file was named.
 
     Returns:
         `target.output`: a folder with `weights.safetensors`, `ebert.json` and `journal.jsonl`.
@@ -202,16 +229,24 @@ def finetune(
     """
     torch.manual_seed(config.seed)
     trunk, origin = encoder
-    module = BindingModel(trunk, len(data.tfs)).to(around.device.device)
-    objective = BindingObjective(data, config, module, around.device)
+    tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells)
+    scanner = MotifScan([motif.log_odds() for motif in motifs])
+    width = scanner.kernels.shape[2]
+    if motifs:
+        scanner.learn_background(torch.from_numpy(background_bases(data)))
+    shape = BindingShape(config.fusion, config.features.composition, (len(motifs), width), len(tracks.channels))
+    module = BindingModel(trunk, len(data.outputs), shape, scanner).to(around.device.device)
+    objective = BindingObjective(data, config, module, around.device, tracks)
     _announce(data, config, objective, around)
 
     def body(state: LoopState) -> dict[str, Any]:
+        module.keep_tfs(len(data.tfs))
         calibrations, measures = objective.calibrate()
         return {
             "tfs": list(data.tfs),
             "config": config.model_dump(),
             "encoder": trunk.config.model_dump(),
+            "features": features_entry(shape, [motif.label for motif in motifs], tracks.to_json()),
             "vocabulary": vocabulary_entry(trunk.config, data.dataset.require_state_model()),
             "data": data.describe(),
             "started_from": origin,
@@ -229,9 +264,16 @@ def finetune(
         patience=config.patience,
     )
     shown = config.model_dump(exclude={"micro_batch", "checkpoint_minutes"})
-    fingerprint = digest_of({"config": shown, "data": data.describe(), "encoder": origin})
+    fingerprint = digest_of(
+        {"config": shown, "data": data.describe(), "encoder": origin, "motifs": [motif.label for motif in motifs]}
+    )
     train_and_publish(
-        objective, loop, around, target, Publication("model", fingerprint, module, body), _meter(config, trunk, around)
+        objective,
+        loop,
+        around,
+        target,
+        Publication("model", fingerprint, module, body),
+        _meter(config, trunk, around, head_first=objective.head_steps > 0),
     )
     return target.output
 
@@ -249,7 +291,7 @@ def _announce(data: FinetuneData, config: FinetuneConfig, objective: BindingObje
         around.reporter.warn(f"the dataset has no states of {', '.join(stateless)}: read with unknown states")
 
 
-def _meter(config: FinetuneConfig, trunk: Encoder, around: Surroundings) -> Meter:
+def _meter(config: FinetuneConfig, trunk: Encoder, around: Surroundings, *, head_first: bool) -> Meter:
     def flops() -> float:
         def call(module: Encoder) -> Tensor:
             return module(no_content(1, config.window_bp), no_content(1, config.window_bp // STATE_BIN_BP))
@@ -257,7 +299,7 @@ def _meter(config: FinetuneConfig, trunk: Encoder, around: Surroundings) -> Mete
         return config.global_batch * training_flops(lambda: Encoder(trunk.config, trunk.num_states), call)
 
     tokens = config.global_batch * config.window_bp // trunk.config.token_bp
-    return Meter(tokens, flops, around.device, reporter=around.reporter)
+    return Meter(tokens, None if head_first else flops, around.device, reporter=around.reporter)
 
 
 def _without_states(data: FinetuneData, config: FinetuneConfig) -> list[str]:

@@ -1,23 +1,20 @@
-"""What fine-tuning reads: TFs, cell types, regions, and windows drawn by what they hold."""
+"""What fine-tuning reads: TFs, cell types and regions, as the user chose them."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
-from ebert_core.data.windows import Batch, WindowReader, eligible_starts
 from ebert_core.errors import EbertError, UnknownNameError, listing
 from ebert_core.genome.labels import BOUND, UNBOUND, unpack_labels
 from ebert_core.genome.regions import Region, hold_back, overlap_bp, subtract, whole
-from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP, STRIDES_PER_BIN
+from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
 # Without --valid-chrom, this share of every training chromosome is held back for validation.
 VALID_FRACTION: Final = 0.15
@@ -29,11 +26,13 @@ class FinetuneChoice:
 
     Attributes:
         tfs: names, or `all`.
+        also: TFs that are learned beside them, to help the encoder, and not kept: names, or `all`.
         cells, valid_cells, held_out_cells: cell types to train on, to validate on, never to read labels of.
         chroms, valid, held_out: the same for chromosomes or regions.
     """
 
     tfs: tuple[str, ...]
+    also: tuple[str, ...] = ()
     cells: tuple[str, ...] = ()
     valid_cells: tuple[str, ...] = ()
     held_out_cells: tuple[str, ...] = ()
@@ -51,6 +50,7 @@ class FinetuneData:
         cells, valid_cells: cell types whose labels train and validate.
         train, valid: disjoint regions.
         held_out_cells: recorded with the model.
+        also: TFs that are learned beside those, each with a bound bin to train on.
     """
 
     dataset: Dataset
@@ -60,6 +60,12 @@ class FinetuneData:
     train: tuple[Region, ...]
     valid: tuple[Region, ...]
     held_out_cells: tuple[str, ...] = field(default=())
+    also: tuple[str, ...] = field(default=())
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """TFs in the order of the outputs while training."""
+        return (*self.tfs, *self.also)
 
     def describe(self) -> dict[str, Any]:
         """For manifests."""
@@ -69,6 +75,7 @@ class FinetuneData:
 
         return {
             "tfs": list(self.tfs),
+            "also": list(self.also),
             "cells": list(self.cells),
             "valid_cells": list(self.valid_cells),
             "held_out_cells": list(self.held_out_cells),
@@ -76,9 +83,10 @@ class FinetuneData:
             "valid": listed(self.valid),
             "assembly": self.dataset.assembly.to_json(),
             "dataset": self.dataset.digests([*self.cells, *self.valid_cells]),
+            "dataset_features": self.dataset.feature_digests(self.dataset.accessibility_cells),
             "dataset_labels": {
                 tf: {cell: entry["sha256"] for cell, entry in self.dataset.manifest["labels"][tf].items()}
-                for tf in self.tfs
+                for tf in self.outputs
             },
         }
 
@@ -130,9 +138,31 @@ def choose_data(dataset: Dataset, choice: FinetuneChoice) -> FinetuneData:
     data = FinetuneData(
         dataset, tfs, tuple(cells), tuple(valid_cells or cells), tuple(train), tuple(valid), tuple(held_out_cells)
     )
+    data = replace(data, also=_also(data, choice.also))
     for what, part, members in (("training", data.train, data.cells), ("validation", data.valid, data.valid_cells)):
         _require_bound(data, what, part, members)
     return data
+
+
+def _also(data: FinetuneData, names: Sequence[str]) -> tuple[str, ...]:
+    """TFs to learn beside; of `all` those that the training part shows anything of."""
+    everything = [name.casefold() for name in names] == ["all"]
+    dataset = data.dataset
+    asked = dataset.tfs if everything else dict.fromkeys(dataset.resolve_tf(name) for name in names)
+    also = [tf for tf in asked if tf not in data.tfs]
+    if everything:
+        also = [
+            tf
+            for tf in also
+            if any(
+                strides_of(BOUND, dataset, tf, cell, data.train).size
+                for cell in data.cells
+                if cell in dataset.cells_of(tf)
+            )
+        ]
+    for tf in also:
+        _require_bound(replace(data, tfs=(tf,)), "training", data.train, data.cells)
+    return tuple(also)
 
 
 def _assayed(dataset: Dataset, tfs: Sequence[str], cells: Sequence[str]) -> list[str]:
@@ -151,7 +181,7 @@ def _require_bound(data: FinetuneData, what: str, regions: Sequence[Region], cel
     needed = ((BOUND, "bound"), (UNBOUND, "unbound")) if what == "validation" else ((BOUND, "bound"),)
     for tf, (label, name) in itertools.product(data.tfs, needed):
         pairs = [cell for cell in cells if cell in data.dataset.cells_of(tf)]
-        if not any(_strides_of(label, data.dataset, tf, cell, regions).size for cell in pairs):
+        if not any(strides_of(label, data.dataset, tf, cell, regions).size for cell in pairs):
             raise EbertError(
                 f"{tf} has no {name} bin in the {what} part ({', '.join(map(str, regions)) or 'empty'}) of "
                 f"{', '.join(pairs) or 'any chosen cell type'}",
@@ -159,7 +189,7 @@ def _require_bound(data: FinetuneData, what: str, regions: Sequence[Region], cel
             )
 
 
-def _strides_of(label: int, dataset: Dataset, tf: str, cell: str, regions: Sequence[Region]) -> NDArray[np.int64]:
+def strides_of(label: int, dataset: Dataset, tf: str, cell: str, regions: Sequence[Region]) -> NDArray[np.int64]:
     """Flat strides at which bins of the regions with this label begin."""
     packed = dataset.flat_packed_labels(tf, cell)
     found = []
@@ -170,91 +200,3 @@ def _strides_of(label: int, dataset: Dataset, tf: str, cell: str, regions: Seque
         inside = (strides * STRIDE_BP >= offset + region.start) & (strides * STRIDE_BP + BIN_BP <= offset + region.end)
         found.append(strides[inside])
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class LabelledBatch:
-    """Windows with what is known of their bins.
-
-    Attributes:
-        windows: bases and states.
-        bound: bool (B, bins of a window, T).
-        counts: bool, same shape: bins that are labelled bound or unbound and have their context.
-    """
-
-    windows: Batch
-    bound: NDArray[np.bool_]
-    counts: NDArray[np.bool_]
-
-
-class BindingWindows:
-    """Draws training windows: some around a bound bin of a random (TF, cell type), the rest anywhere."""
-
-    def __init__(self, data: FinetuneData, config: FinetuneConfig) -> None:
-        self._config = config
-        self._num_tfs = len(data.tfs)
-        with_states = data.dataset.state_cells if config.use_states else ()
-        self._reader = WindowReader(
-            data.dataset, [cell if cell in with_states else None for cell in data.cells], config.window_bp
-        )
-        # Sorted, because windows around a bin are looked up; regions may come in any order of chromosomes.
-        self._starts = np.sort(eligible_starts(data.dataset, data.train, config.window_bp))
-        if len(self._starts) == 0:
-            raise EbertError(
-                f"no window of {config.window_bp:,} bp without N-runs or excluded regions is in the training part",
-                "choose other chromosomes, or shorter windows with --set window_bp=1000",
-            )
-        window_bins = config.window_bp // STATE_BIN_BP
-        self._labels = {
-            (t, c): sliding_window_view(data.dataset.flat_packed_labels(tf, cell), window_bins)
-            for t, tf in enumerate(data.tfs)
-            for c, cell in enumerate(data.cells)
-            if cell in data.dataset.cells_of(tf)
-        }
-        bound = {
-            pair: _strides_of(BOUND, data.dataset, data.tfs[pair[0]], data.cells[pair[1]], data.train)
-            for pair in self._labels
-        }
-        self._bound = [(cell, strides) for (_, cell), strides in bound.items() if len(strides)]
-
-    @property
-    def num_starts(self) -> int:
-        """Distinct windows per cell type."""
-        return len(self._starts)
-
-    def draw(self, rng: np.random.Generator, count: int) -> LabelledBatch:
-        """`count` windows on random strands, some of them with their states dropped."""
-        starts = rng.choice(self._starts, count)
-        cells = rng.choice(np.array([cell for cell, _ in self._bound]), count)
-        for row in np.flatnonzero(rng.random(count) < self._config.bound_share):
-            cell, strides = self._bound[rng.integers(len(self._bound))]
-            start = self._around(rng, int(rng.choice(strides)) * STRIDE_BP)
-            if start is not None:
-                starts[row], cells[row] = start, cell
-        batch = self._reader.read(starts, cells)
-        dropped = rng.random(count) < self._config.state_dropout
-        batch = Batch(batch.bases, np.where(dropped[:, None], np.uint8(STATE_UNKNOWN), batch.states))
-        reverse = rng.random(count) < 0.5
-        labels = self._read_labels(starts, cells)
-        labels[reverse] = labels[reverse, ::-1]
-        bins = np.arange(labels.shape[1]) * STRIDE_BP
-        inner = (bins >= self._config.context_bp) & (bins + BIN_BP <= self._config.window_bp - self._config.context_bp)
-        counts = ((labels == BOUND) | (labels == UNBOUND)) & inner[:, None]
-        return LabelledBatch(batch.flipped(reverse), labels == BOUND, counts)
-
-    def _around(self, rng: np.random.Generator, bin_start: int) -> int | None:
-        """Flat start of an eligible window whose scored part holds the bin, or None."""
-        low = bin_start + BIN_BP - self._config.window_bp + self._config.context_bp
-        high = bin_start - self._config.context_bp
-        first, last = np.searchsorted(self._starts, [low, high + 1])
-        return int(self._starts[rng.integers(first, last)]) if last > first else None
-
-    def _read_labels(self, starts: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Label codes (B, bins of a window, T); 0 where a TF was not assayed in a window's cell type."""
-        num_bins = (self._config.window_bp - BIN_BP) // STRIDE_BP + 1
-        labels = np.zeros((len(starts), num_bins, self._num_tfs), dtype=np.uint8)
-        for (tf, cell), packed in self._labels.items():
-            here = np.flatnonzero(cells == cell)
-            if len(here):
-                labels[here, :, tf] = unpack_labels(packed[starts[here] // STATE_BIN_BP])[:, :num_bins]
-        return labels

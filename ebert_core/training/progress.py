@@ -67,7 +67,7 @@ class Meter:
 
     Args:
         tokens_per_step: of the global batch.
-        flops_per_step: counts the work of a step; asked once.
+        flops_per_step: counts the work of a step; asked once. None tells no MFU, where steps differ in their work.
         device: whose peak is measured once, `_SETTLED_SECONDS` into the run.
         num_devices: how many of it the run has.
         reporter: told of the peak.
@@ -76,7 +76,7 @@ class Meter:
     def __init__(
         self,
         tokens_per_step: int,
-        flops_per_step: Callable[[], float],
+        flops_per_step: Callable[[], float] | None,
         device: Device,
         num_devices: int = 1,
         reporter: Reporter = SILENT,
@@ -100,7 +100,7 @@ class Meter:
             return self._latest
         per_step = self._seconds / self._steps
         found = {"tokens_per_second": round(self._tokens / per_step, 1)}
-        if self._full_speed is None and self._all_seconds > _SETTLED_SECONDS:
+        if self._flops and self._full_speed is None and self._all_seconds > _SETTLED_SECONDS:
             self._full_speed = self._measure()
         if self._full_speed:
             if per_step * self._full_speed < 1:
@@ -123,6 +123,7 @@ class Meter:
 
     def _measure(self) -> float:
         """Steps per second at the device's peak; 0 where the run leaves no memory to measure it."""
+        assert self._flops is not None
         try:
             peak = measured_peak(self._device)
         except (RuntimeError, MemoryError) as error:

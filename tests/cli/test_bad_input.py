@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ FILES = {
     "--states": "K562_18_core_K27ac_mnemonics.bed",
     "--chip": "CTCF.K562.narrowPeak",
     "--accessibility": "HepG2.narrowPeak",
+    "--tss": "starts.bed",
     "--exclude": "exclude.bed",
 }
 CONTENT = {
@@ -41,6 +43,7 @@ CONTENT = {
     "--states": SEGMENTS,
     "--chip": PEAKS,
     "--accessibility": PEAKS,
+    "--tss": "chr1\t1500\t1501\t.\t.\t+\nchr2\t900\t901\t.\t.\t-\n",
     "--exclude": "chr1\t3000\t3100\n",
 }
 
@@ -138,6 +141,16 @@ class Case:
     says: list[str]
 
 
+def bam(chrom: str, length: int, quality: int = 30) -> bytes:
+    """A BAM file of one read of 10 bp at the chromosome's start."""
+    header = pysam.AlignmentHeader.from_references([chrom], [length])
+    with tempfile.NamedTemporaryFile(suffix=".bam") as file:
+        with pysam.AlignmentFile(file.name, "wb", header=header) as handle:
+            fields = ["read", "0", chrom, "1", str(quality), "10M", "*", "0", "0", "A" * 10, "I" * 10]
+            handle.write(pysam.AlignedSegment.fromstring("\t".join(fields), header))
+        return Path(file.name).read_bytes()
+
+
 HG19_END = 48129895
 STATES = FILES["--states"]
 E116 = "states/E116_15_coreMarks_mnemonics.bed"
@@ -200,6 +213,35 @@ CASES = [
          [f"{FILES['--accessibility']}: has a signalValue of -2.5 on chr2"]),
     Case("no bigWig", {"HepG2.bigWig": PEAKS}, prepare_with(accessibility="HepG2.bigWig"),
          ["HepG2.bigWig: is not a bigWig file"]),
+    Case("reads of another assembly", {"HepG2.bam": bam("chr1", 4_001)}, prepare_with(accessibility="HepG2.bam"),
+         ["HepG2.bam: says chr1 has 4,001 bp, the genome has 4,000"]),
+    Case("reads of other chromosomes", {"HepG2.bam": bam("chr7", 4_000)}, prepare_with(accessibility="HepG2.bam"),
+         ["HepG2.bam: shares no chromosome with the genome; it names chr7"]),
+    Case("reads of low quality only", {"HepG2.bam": bam("chr1", 4_000, 3)}, prepare_with(accessibility="HepG2.bam"),
+         ["HepG2.bam: has no read to count", "1 of low mapping quality"]),
+    Case("truncated reads", {"HepG2.bam": bam("chr1", 4_000)[:-28]}, prepare_with(accessibility="HepG2.bam"),
+         ["HepG2.bam: is a truncated BAM file: its last block is missing"]),
+    Case("damaged reads", {"HepG2.bam": bam("chr1", 4_000)[:50] + bam("chr1", 4_000)[-28:]},
+         prepare_with(accessibility="HepG2.bam"), ["HepG2.bam: is a truncated or damaged gzip file"]),
+    Case("no reads", {"HepG2.bam": ""}, prepare_with(accessibility="HepG2.bam"), ["HepG2.bam: is empty"]),
+    Case("BED as BAM", {"HepG2.bam": PEAKS}, prepare_with(accessibility="HepG2.bam"), ["HepG2.bam: is no BAM file"]),
+    Case("peaks beside reads", {"a/HepG2.bam": bam("chr1", 4_000), "a/HepG2.narrowPeak": PEAKS},
+         prepare_with(accessibility="a"), ["HepG2.narrowPeak: is the second file for HepG2"]),
+    Case("genes without strand", {"g.bed": "chr1\t5\t6\nchr1\t50\t90\tCTCF\n"}, prepare_with(tss="g.bed"),
+         ["g.bed, line 2: is 40 bp long and has no strand"]),
+    Case("strand of no kind", {"g.bed": "chr1\t5\t6\tCTCF\t0\t*\n"}, prepare_with(tss="g.bed"),
+         ["g.bed, line 1: strand is '*', expected +, - or ."]),
+    Case("no expression", {}, [*prepare_with(), "--expression", "rpkm.tsv"], ["rpkm.tsv: is not there"]),
+    Case("expression without cell types", {"rpkm.tsv": "CTCF\n"}, [*prepare_with(), "--expression", "rpkm.tsv"],
+         ["rpkm.tsv, line 1: begins with 'CTCF', expected a header"]),
+    Case("expression is no number", {"rpkm.tsv": "gene\tK562\nCTCF\thigh\n"},
+         [*prepare_with(), "--expression", "rpkm.tsv"], ["rpkm.tsv, line 2: K562 is 'high', expected a number"]),
+    Case("logarithm of expression", {"rpkm.tsv": "gene\tK562\nCTCF\t-2\n"},
+         [*prepare_with(), "--expression", "rpkm.tsv"], ["rpkm.tsv, line 2: K562 is -2, expected 0 or more"]),
+    Case("a gene twice", {"rpkm.tsv": "gene\tK562\nMAX\t1\nMAX\t2\n"}, [*prepare_with(), "--expression", "rpkm.tsv"],
+         ["rpkm.tsv, line 3: gives MAX again, after line 2"]),
+    Case("gene names without ids", {"n.tsv": "gene\tsymbol\nE\tMAX\n"}, [*prepare_with(), "--gene-names", "n.tsv"],
+         ["n.tsv, line 1: has no column 'id', expected id, symbol"]),
     Case("assembly mismatch",
          {"hg.fa": f">chr20\n{'A' * 63_025}\n", "p.bed": "chr20\t0\t64444167\n"},
          ["prepare", "-q", "--genome", "hg.fa", "--exclude", "p.bed"],
@@ -484,6 +526,7 @@ def edit_manifest(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+MEME = "MEME version 4\nMOTIF M1 CTCF\nletter-probability matrix: w= 2\n"
 PREDICT = ["predict", "--quiet", "--tf", "CTCF", "--cell", "HepG2", "--output", "new"]
 FINETUNE = ["finetune", "--quiet", "--tf", "CTCF", "--output", "new"]
 PRETRAIN = ["pretrain", "--quiet", "--valid-chrom", "chr2", "--output", "new"]
@@ -517,7 +560,13 @@ LATER = [
           ["models/CTCF/ebert.json: is damaged or of another version of ebert (no 'CTCF')", "`ebert finetune`"],
           lambda folder: edit_manifest(folder / "models" / "CTCF", calibration={})),
     Later("model with a setting of tomorrow", PREDICT, ["config.new: Extra inputs are not permitted"],
-          lambda folder: edit_manifest(folder / "models" / "CTCF", config={"new": 1})),
+          lambda folder: edit_manifest(folder / "models" / "CTCF", config={"fusion": {}, "new": 1})),
+    Later("model without task features", PREDICT,
+          ["models/CTCF/ebert.json: says nothing that can be read of its task features"],
+          lambda folder: edit_manifest(folder / "models" / "CTCF", features=None)),
+    Later("model of damaged task features", PREDICT,
+          ["models/CTCF/ebert.json: says nothing that can be read of its task features", "`ebert finetune`"],
+          lambda folder: edit_manifest(folder / "models" / "CTCF", features={"motifs": 3})),
     Later("prediction exists", [*PREDICT, "--output", "predictions"],
           ["predictions/CTCF.HepG2.bw already exists", "--overwrite"]),
     Later("no dataset", [*PREDICT, "--dataset", "none"], ["dataset none is not there", "`ebert prepare`"]),
@@ -530,6 +579,18 @@ LATER = [
     Later("unknown cell to learn", [*FINETUNE, "--cell", "HepG3"], ["'HepG3'", "did you mean HepG2?"]),
     Later("cell without labels", [*FINETUNE, "--cell", "MyCell"], ["'MyCell'", "GM12878, HepG2"]),
     Later("chromosome without peaks", [*FINETUNE, "--chrom", "chrShort"], ["CTCF has no bound bin", "chrShort"]),
+    Later("unknown TF to learn beside", [*FINETUNE, "--also", "MAXX"], ["unknown TF 'MAXX'", "did you mean MAX?"]),
+    Later("nothing to learn beside", [*FINETUNE, "--also", ","], ["--also ',' names nothing"]),
+    Later("no motifs", [*FINETUNE, "--motifs", "m.meme"], ["m.meme: is not there"]),
+    Later("motifs are a folder", [*FINETUNE, "--motifs", "dataset"], ["dataset: is a folder"]),
+    Later("motifs of another format", [*FINETUNE, "--motifs", "m.meme"],
+          ["m.meme, line 1: is not a MEME file, which begins with 'MEME version'"],
+          lambda folder: (folder / "m.meme").write_text(">MA0139.1 CTCF\n") and None),
+    Later("motifs of probability 2", [*FINETUNE, "--motifs", "m.meme"],
+          ["m.meme, line 4: motif M1: '1 1 0 0' is not four probabilities that add up to 1"],
+          lambda folder: (folder / "m.meme").write_text(f"{MEME}1 1 0 0\n") and None),
+    Later("motifs cut short", [*FINETUNE, "--motifs", "m.meme"], ["m.meme", "motif M1 has 1 rows, its header says 2"],
+          lambda folder: (folder / "m.meme").write_text(f"{MEME}1 0 0 0\n") and None),
     Later("no checkpoint", [*FINETUNE, "--checkpoint", "none"], ["checkpoint none is not there", "`ebert pretrain`"]),
     Later("broken checkpoint", FINETUNE, ["pretrained/weights.safetensors: does not match the digest"],
           lambda folder: flip_last_byte(folder / "pretrained" / "weights.safetensors")),
@@ -596,7 +657,7 @@ def test_the_reader_of_a_pipe_may_go_away(road):
     command = [sys.executable, "-m", "ebert_cli", *PREDICT[:6], "--output", "-", "--chrom", "chr2", "--threads", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert len(process.stdout.readline().split("\t")) == 4
+        assert len(process.stdout.readline().split("\t")) == 5
         process.stdout.close()
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()

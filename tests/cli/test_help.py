@@ -18,7 +18,7 @@ import ebert_core
 from ebert_cli.app import app
 
 GOLDEN = Path(__file__).with_name("golden")
-COMMANDS = ("prepare", "pretrain", "finetune", "predict", "evaluate", "demo")
+COMMANDS = ("prepare", "pretrain", "finetune", "predict", "merge", "evaluate", "explain", "variants", "demo")
 # What takes long to import: no help may wait for it.
 HEAVY = {"torch", "numpy", "pysam", "pyBigWig", "sklearn", "safetensors", "jinja2", "ebert_core.config"}
 # Runs the program in a fresh process and reports, after its output, what it imported.

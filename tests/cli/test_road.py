@@ -106,6 +106,7 @@ def test_each_stop_leaves_its_artifact_where_the_next_one_looks(road: Path) -> N
         "models/CTCF/weights.safetensors",
         "predictions/CTCF.HepG2.bw",
         "predictions/CTCF.HepG2.narrowPeak",
+        "predictions/CTCF.HepG2.unscored.bed",
         "predictions/CTCF.HepG2.ebert.json",
     }
     assert {name for name in names if name.count("/") == 1 and name.startswith("dataset/")} == {
@@ -146,7 +147,8 @@ def entries(path: Path) -> list[tuple[str, int, int, float]]:
 
 def bed(text: str) -> list[tuple[str, int, int, float]]:
     rows = [line.split("\t") for line in text.splitlines()]
-    return [(chrom, int(start), int(end), float(value)) for chrom, start, end, value in rows]
+    assert {name for _, _, _, name, _ in rows} == {"CTCF"}
+    return [(chrom, int(start), int(end), float(value)) for chrom, start, end, _, value in rows]
 
 
 def test_a_stream_holds_what_the_big_wig_holds(road: Path) -> None:
@@ -174,17 +176,31 @@ def test_regions_three_ways(road: Path, tmp_path: Path, way: str) -> None:
 
 def test_a_cells_states_from_a_file_predict_what_the_dataset_predicts(road: Path, toy_files, tmp_path: Path) -> None:
     states = next(toy_files.states.glob("HepG2*"))
-    ran(road, *PREDICT, "--tf", "CTCF", "--cell", "Stranger", "--states", str(states), "-o", str(tmp_path))
+    open_dna = next(toy_files.accessibility.glob("HepG2*"))
+    files = ("--states", str(states), "--accessibility", str(open_dna))
+    ran(road, *PREDICT, "--tf", "CTCF", "--cell", "Stranger", *files, "-o", str(tmp_path))
     found = (tmp_path / "CTCF.Stranger.bw").read_bytes()
     assert found == (road / "predictions" / "CTCF.HepG2.bw").read_bytes()
     sidecar = json.loads((tmp_path / "CTCF.Stranger.ebert.json").read_text())
     assert (sidecar["cell"], sidecar["states"]) == ("Stranger", str(states))
 
 
+def test_hidden_accessibility_is_that_of_a_cell_type_without_any(road: Path, toy_files, tmp_path: Path) -> None:
+    hidden, unknown, states = tmp_path / "hidden", tmp_path / "unknown", next(toy_files.states.glob("HepG2*"))
+    ran(road, *PREDICT, "--tf", "CTCF", "--cell", "HepG2", "--no-accessibility", "-o", str(hidden))
+    told = ran(road, *PREDICT, "--tf", "CTCF", "--cell", "Stranger", "--states", str(states), "-o", str(unknown))
+    assert "accessibility of Stranger: none in the dataset" in told.stderr
+    found = (hidden / "CTCF.HepG2.bw").read_bytes()
+    assert found == (unknown / "CTCF.Stranger.bw").read_bytes()
+    assert found != (road / "predictions" / "CTCF.HepG2.bw").read_bytes()
+    sidecar = json.loads((hidden / "CTCF.HepG2.ebert.json").read_text())
+    assert sidecar["accessibility"] == "none (asked for)"
+
+
 def test_names_and_the_lack_of_states(road: Path, tmp_path: Path) -> None:
     result = ran(road, *PREDICT, "--tf", "ctcf,CTCF", "--cell", "E118", "--no-states", "-o", str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "CTCF.HepG2.bw", "CTCF.HepG2.ebert.json", "CTCF.HepG2.narrowPeak",
+        "CTCF.HepG2.bw", "CTCF.HepG2.ebert.json", "CTCF.HepG2.narrowPeak", "CTCF.HepG2.unscored.bed",
     ]  # fmt: skip
     assert "warning" in result.stderr
     assert (tmp_path / "CTCF.HepG2.bw").read_bytes() != (road / "predictions" / "CTCF.HepG2.bw").read_bytes()
@@ -234,7 +250,9 @@ FAULTS = {
     "unknown cell": ([*PREDICT, "--tf", "CTCF", "--cell", "HepG3"], "unknown cell type 'HepG3'", "did you mean HepG2"),
     "predictions exist": (PREDICT_CTCF, "CTCF.HepG2.bw already exists", "--overwrite"),
     "output is a file": ([*PREDICT_CTCF, "-o", "taken"], "taken", ""),
-    "two TFs in one stream": (["predict", "--tf", "A,B", "--cell", "X", "-o", "-"], "2 TFs", "one TF"),
+    "two TFs in one bedGraph": (
+        ["predict", "--tf", "A,B", "--cell", "X", "-o", "-", "--format", "bedgraph"], "holds one TF, 2", "--format tsv"
+    ),
     "two ways to choose": ([*PREDICT_CTCF, "--chrom", "chr1", "--regions", "x.bed"], "--regions were both", "one"),
     "unknown chromosome": ([*PREDICT_CTCF, "--chrom", "chr7"], "unknown chromosome 'chr7'", "chr1"),
     "region past the end": ([*PREDICT_CTCF, "--chrom", "chr2:40,000-41,338"], "past the end of chr2 (41,337 bp)", ""),

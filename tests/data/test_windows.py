@@ -128,6 +128,7 @@ def test_flipped_is_the_other_strand_and_twice_is_the_same(seed, reverse):
     batch = Batch(
         rng.integers(0, 5, size=(len(reverse), 400), dtype=np.uint8),
         rng.integers(0, 19, size=(len(reverse), 2), dtype=np.uint8),
+        rng.normal(size=(len(reverse), 8, 3)).astype(np.float32),
     )
     flipped = batch.flipped(np.array(reverse))
     for row, turned in enumerate(reverse):
@@ -136,9 +137,18 @@ def test_flipped_is_the_other_strand_and_twice_is_the_same(seed, reverse):
             bases, states = [COMPLEMENT[base] for base in reversed(bases)], states[::-1]
         assert flipped.bases[row].tolist() == bases
         assert flipped.states[row].tolist() == states
+        # Strides change their order, the channels of a stride do not.
+        tracks = batch.tracks[row].tolist()
+        assert flipped.tracks[row].tolist() == (tracks[::-1] if turned else tracks)
     back = flipped.flipped(np.array(reverse))
+    np.testing.assert_array_equal(back.tracks, batch.tracks)
     np.testing.assert_array_equal(back.bases, batch.bases)
     np.testing.assert_array_equal(back.states, batch.states)
+
+
+def test_a_batch_without_tracks_has_none_on_either_strand():
+    batch = Batch(np.zeros((1, 200), dtype=np.uint8), np.zeros((1, 1), dtype=np.uint8))
+    assert batch.flipped(np.array([True])).tracks is None
 
 
 def test_the_random_numbers_of_a_step():

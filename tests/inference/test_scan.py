@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -168,16 +168,41 @@ def test_no_states_are_unknown_states() -> None:
     assert (answers[:, [STATE_OF_FIRST, STATE_OF_LAST]] == 0).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(200, 9_000), geometries(), st.integers(1, 9))
+def test_tracks_are_those_of_the_windows_strides(length: int, geometry: ScanGeometry, batch_windows: int) -> None:
+    """Asked for by the windows' starts, which may lie outside the chromosome; each bin sees its own four."""
+    world = World(length)
+
+    def tracks(starts: np.ndarray) -> np.ndarray:
+        assert (starts % 200 == 0).all()
+        strides = starts[:, None] // 50 + np.arange(geometry.window_bp // 50)
+        return np.stack([strides, -strides], axis=-1).astype(np.float32)
+
+    def score(batch: Batch) -> np.ndarray:
+        assert batch.tracks is not None
+        return np.stack([batch.tracks[:, place : -3 + place or None, 0] for place in range(4)], axis=-1)
+
+    wanted = np.ones(world.num_bins, dtype=bool)
+    found = [np.empty((0, 4))]
+    for bins, own in scan(score, world.bases, None, wanted, geometry, batch_windows, tracks):
+        assert np.array_equal(own, bins[:, None] + np.arange(4))
+        found.append(own)
+    assert len(np.concatenate(found)) == world.num_bins
+
+
 # --- a model's score
 
 
 class Counting:
     """A stand-in for a model: for each bin, how many bases of one kind, and a state."""
 
+    listens = True
+
     def __init__(self, *bases: int) -> None:
         self.bases = bases
 
-    def __call__(self, bases: Tensor, states: Tensor) -> Tensor:
+    def __call__(self, bases: Tensor, states: Tensor, tracks: Tensor | None = None, *, encode: bool = True) -> Tensor:
         ours = sum((bases == base).float() for base in self.bases)
         counts = ours.unfold(1, 200, 50).sum(dim=-1)
         # The state of the bin's first half counts little, that of its second half much: the strands differ.
@@ -200,6 +225,26 @@ def test_both_strands_are_averaged_bin_by_bin(windows: Batch, device: Device) ->
         states = windows.states[row].repeat(4)[place : place + 4].astype(float)
         there, back = states[1] + 100 * states[3], states[2] + 100 * states[0]
         assert score[row, place, 1] == pytest.approx((there + back) / 2)
+
+
+class Looking:
+    """A stand-in for a model that says what the tracks are at the third stride of each bin."""
+
+    listens = False
+
+    def __call__(self, bases: Tensor, states: Tensor, tracks: Tensor, *, encode: bool) -> Tensor:
+        assert not encode
+        return tracks[:, 2:-1]
+
+
+def test_tracks_are_turned_with_their_window(windows: Batch, device: Device) -> None:
+    tracks = np.random.default_rng(4).normal(size=(4, 20, 2)).astype(np.float32)
+    shown = replace(windows, tracks=tracks)
+    assert np.array_equal(model_score(Looking(), device, both_strands=False)(shown), tracks[:, 2:-1])
+    both = model_score(Looking(), device, both_strands=True)(shown)
+    for row, place in itertools.product(range(4), range(17)):
+        # The third stride of a bin that is read from its end is its second.
+        np.testing.assert_allclose(both[row, place], (tracks[row, place + 2] + tracks[row, place + 1]) / 2, rtol=1e-5)
 
 
 def test_one_strand_is_the_models_own_answer(windows: Batch, device: Device) -> None:

@@ -7,18 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ebert_core.artifacts import MANIFEST_NAME, file_entry
-from ebert_core.config import EncoderConfig, PretrainConfig
+from ebert_core.config import EncoderConfig, FusionConfig, PretrainConfig
 from ebert_core.epigenome.state_models import BUILT_IN, State, StateModel
 from ebert_core.errors import EbertError, InputError
 from ebert_core.model.checkpoint import (
     WEIGHTS_FILE,
-    BindingModel,
     PretrainingModel,
+    features_entry,
     load_weights,
     read_checkpoint,
     read_model,
@@ -27,6 +28,8 @@ from ebert_core.model.checkpoint import (
     vocabulary_entry,
 )
 from ebert_core.model.encoder import Encoder
+from ebert_core.model.fusion import BindingModel, BindingShape
+from ebert_core.model.stride_features import MotifScan
 
 TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8)
 ROADMAP = BUILT_IN["roadmap18"]
@@ -46,14 +49,32 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
+def binding_model(early: bool = False) -> tuple[BindingModel, BindingShape]:
+    """A model of two TFs that reads two motifs, the composition and three tracks."""
+    torch.manual_seed(4)
+    rng = np.random.default_rng(4)
+    scan = MotifScan([rng.normal(size=(width, 4)).astype(np.float32) for width in (6, 9)])
+    shape = BindingShape(FusionConfig(width=8, num_layers=2, early=early), True, (2, 9), 3)
+    return BindingModel(Encoder(TINY, 18), 2, shape, scan), shape
+
+
+def saved_model(folder: Path, early: bool = False) -> Path:
+    folder.mkdir()
+    module, shape = binding_model(early)
+    body = {
+        "tfs": ["CTCF", "MAX"],
+        "config": {"fusion": shape.fusion.model_dump()},
+        "encoder": TINY.model_dump(),
+        "features": features_entry(shape, ["CTCF (MA0139.1)", "MAX"], {"tss": True}),
+        "vocabulary": vocabulary_entry(TINY, ROADMAP),
+    }
+    save(folder, "model", module, body)
+    return folder
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    torch.manual_seed(4)
-    body = {"tfs": ["CTCF", "MAX"], "encoder": TINY.model_dump(), "vocabulary": vocabulary_entry(TINY, ROADMAP)}
-    save(folder, "model", BindingModel(Encoder(TINY, 18), 2), body)
-    return folder
+    return saved_model(tmp_path / "models")
 
 
 READERS = [("checkpoint", read_checkpoint), ("model", read_model)]
@@ -96,18 +117,74 @@ def test_checkpoint_round_trip_is_exact(checkpoint: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in module.state_dict().items())
 
 
-def test_model_round_trip_is_exact(model: Path) -> None:
-    torch.manual_seed(4)
-    expected = BindingModel(Encoder(TINY, 18), 2)
-    module, states, manifest = read_model(model)
+@pytest.mark.parametrize("early", [False, True])
+def test_model_round_trip_is_exact(tmp_path: Path, early: bool) -> None:
+    expected, shape = binding_model(early)
+    module, states, manifest = read_model(saved_model(tmp_path / "models", early))
     assert (states, manifest["tfs"]) == (ROADMAP, ["CTCF", "MAX"])
+    assert module.shape == shape
     assert not module.training
+    bases, codes, tracks = torch.randint(0, 4, (2, 600)), torch.randint(0, 19, (2, 3)), torch.randn(2, 12, 3)
+    assert torch.equal(module(bases, codes, tracks), expected.eval()(bases, codes, tracks))
+
+
+def test_a_model_without_features_round_trips(tmp_path: Path) -> None:
+    shape = BindingShape(FusionConfig(width=8, num_layers=0))
+    expected = BindingModel(Encoder(TINY, 18), 1, shape)
+    body = {
+        "tfs": ["CTCF"],
+        "config": {"fusion": shape.fusion.model_dump()},
+        "encoder": TINY.model_dump(),
+        "features": features_entry(shape, [], {}),
+        "vocabulary": vocabulary_entry(TINY, ROADMAP),
+    }
+    save(tmp_path, "model", expected, body)
+    module, *_ = read_model(tmp_path)
+    assert module.shape == shape
     bases, codes = torch.randint(0, 4, (2, 600)), torch.randint(0, 20, (2, 3))
     assert torch.equal(module(bases, codes), expected.eval()(bases, codes))
 
 
-def test_what_a_model_computes_without_saving_is_not_in_the_file(model: Path) -> None:
-    assert set(load_file(model / WEIGHTS_FILE)) == {name for name, _ in read_model(model)[0].named_parameters()}
+def test_the_file_holds_the_parameters_and_the_motifs(model: Path) -> None:
+    """What else a model computes is not saved."""
+    parameters = {name for name, _ in read_model(model)[0].named_parameters()}
+    assert set(load_file(model / WEIGHTS_FILE)) == parameters | {"motifs.kernels", "motifs.knots"}
+
+
+FEATURE_DAMAGE = {
+    "no features": lambda manifest: manifest.pop("features"),
+    "features of another kind": lambda manifest: manifest.update(features=[1, 2]),
+    "nothing in them": lambda manifest: manifest.update(features={}),
+    "features null": lambda manifest: manifest.update(features=None),
+    "motifs without names": lambda manifest: manifest["features"].update(motifs=2),
+    "a motif too many": lambda manifest: manifest["features"].update(motifs=["a", "b", "c"]),
+    "a motif too few": lambda manifest: manifest["features"].update(motifs=["a"]),
+    "wider motifs": lambda manifest: manifest["features"].update(motif_width=11),
+    "motifs of no width": lambda manifest: manifest["features"].update(motif_width=0),
+    "motifs of negative width": lambda manifest: manifest["features"].update(motif_width=-9),
+    "a width in words": lambda manifest: manifest["features"].update(motif_width="nine"),
+    "tracks too many": lambda manifest: manifest["features"].update(num_tracks=4),
+    "negative tracks": lambda manifest: manifest["features"].update(num_tracks=-3),
+    "no number of tracks": lambda manifest: manifest["features"].pop("num_tracks"),
+    "no composition": lambda manifest: manifest["features"].update(composition=False),
+    "no layers": lambda manifest: manifest["config"].pop("fusion"),
+    "layers of another kind": lambda manifest: manifest["config"].update(fusion=7),
+    "an unknown setting of the layers": lambda manifest: manifest["config"]["fusion"].update(depth=2),
+    "a layer too few": lambda manifest: manifest["config"]["fusion"].update(num_layers=1),
+    "wider layers": lambda manifest: manifest["config"]["fusion"].update(width=9),
+    "layers of no width": lambda manifest: manifest["config"]["fusion"].update(width=0),
+    "features shown early": lambda manifest: manifest["config"]["fusion"].update(early=True),
+    "no settings": lambda manifest: manifest.pop("config"),
+}
+
+
+@pytest.mark.parametrize("damage", FEATURE_DAMAGE)
+def test_damaged_features_are_one_error(model: Path, damage: str) -> None:
+    change(model, FEATURE_DAMAGE[damage])
+    error = refuses(read_model, model, str(model))
+    assert isinstance(error, InputError)
+    assert "\n" not in error.message
+    assert any(word in error.message for word in ("task features", "does not fit its manifest"))
 
 
 @both_kinds
@@ -193,7 +270,7 @@ def test_a_manifest_without_a_key_is_refused(kind: str, read: Any, key: str, req
 def test_another_kind_or_version_is_refused(kind: str, read: Any, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(kind)
     change(folder, lambda manifest: manifest.update(format_version=99))
-    refuses(read, folder, "99", "1")
+    refuses(read, folder, "version 99", "reads version")
     change(folder, lambda manifest: manifest.update(kind="dataset"))
     refuses(read, folder, "dataset", kind)
     (folder / MANIFEST_NAME).unlink()

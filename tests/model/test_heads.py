@@ -1,16 +1,12 @@
-"""The heads, against loops over single tokens and bins."""
+"""The head of pre-training, against loops over single tokens and bins."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ebert_core.config import EncoderConfig
-from ebert_core.model.heads import BindingHead, MaskedLanguageHead, num_bins
+from ebert_core.model.heads import MaskedLanguageHead
 
 TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8)
 STATES = 7
@@ -61,39 +57,3 @@ def test_only_what_is_asked_for_learns() -> None:
     tokens.grad = None
     head.state_logits(tokens, torch.tensor([2])).sum().backward()
     assert tokens.grad.abs().sum(dim=-1).nonzero().tolist() == [[1, place] for place in range(20)]
-
-
-@pytest.mark.parametrize("token_bp", [5, 10, 25, 50])
-@pytest.mark.parametrize("num_tfs", [1, 3])
-def test_binding_logits_by_brute_force(token_bp: int, num_tfs: int) -> None:
-    head = shaken(BindingHead(TINY.model_copy(update={"token_bp": token_bp}), num_tfs))
-    window_bp = 600
-    tokens = torch.randn(2, window_bp // token_bp, 16)
-    found = head(tokens)
-    assert found.shape == (2, num_bins(window_bp), num_tfs)
-    for row in range(2):
-        for number, start in enumerate(range(0, window_bp - 200 + 1, 50)):
-            strides = []
-            for place, stride in enumerate(range(start, start + 200, 50)):
-                own = tokens[row, stride // token_bp : (stride + 50) // token_bp]
-                pooled = torch.cat([own.mean(dim=0), own.max(dim=0).values])
-                strides.append(head.out(F.gelu(head.hidden(pooled))) + head.place[place])
-            expected = torch.stack(strides).double().exp().sum(dim=0).log().float()
-            torch.testing.assert_close(found[row, number], expected, atol=1e-4, rtol=1e-4)
-
-
-@given(st.integers(1, 60))
-def test_num_bins_counts_bins_that_lie_in_the_window(units: int) -> None:
-    window_bp = 200 * units
-    assert num_bins(window_bp) == sum(start + 200 <= window_bp for start in range(0, window_bp, 50))
-
-
-def test_a_fresh_head_says_that_few_bins_are_bound() -> None:
-    logits = BindingHead(TINY, 2)(torch.randn(20, 60, 16))
-    assert -4 < logits.mean() < -1.5
-
-
-def test_every_parameter_of_the_binding_head_learns() -> None:
-    head = shaken(BindingHead(TINY, 2))
-    head(torch.randn(2, 60, 16)).sum().backward()
-    assert all(np.abs(p.grad.numpy()).sum() > 0 for p in head.parameters())

@@ -1,4 +1,4 @@
-"""What fine-tuning reads: choices, windows and labels, against arrays read bin by bin."""
+"""What fine-tuning reads: TFs, cell types and regions, as they were chosen."""
 
 from __future__ import annotations
 
@@ -9,45 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from ebert_core.artifacts import file_entry
-from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
-from ebert_core.data.windows import eligible_starts
 from ebert_core.errors import EbertError, UnknownNameError
-from ebert_core.genome.labels import BOUND, UNBOUND, pack_labels
+from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region
-from ebert_core.training.finetune_data import BindingWindows, FinetuneChoice, FinetuneData, choose_data
-from ebert_core.vocabulary import reverse_complement
-
-CONFIG = FinetuneConfig(window_bp=1_000, context_bp=200, global_batch=4, micro_batch=4, state_dropout=0.0)
-SMALL = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+from ebert_core.io.motifs import Motif, choose_motifs
+from ebert_core.training.finetune_data import FinetuneChoice, FinetuneData, choose_data
 
 
 def chosen(dataset: Dataset, *tfs: str, **choice: object) -> FinetuneData:
     return choose_data(dataset, FinetuneChoice(tuple(tfs) or ("CTCF",), **choice))
-
-
-def relabel(dataset: Dataset, change: Callable[[str, str, np.ndarray], np.ndarray | None]) -> Dataset:
-    """Rewrite label tracks of a copied dataset: change(tf, cell, codes) gives new codes, or None to drop the pair."""
-    manifest = dataset.manifest
-    for tf, cell in dataset.label_pairs:
-        entry = manifest["labels"][tf][cell]
-        codes = change(tf, cell, np.concatenate([dataset.labels(tf, cell, chrom) for chrom in dataset.assembly.chroms]))
-        if codes is None:
-            del manifest["labels"][tf][cell]
-            continue
-        path = dataset.path / entry["file"]
-        path.unlink()
-        np.save(path, pack_labels(codes.astype(np.uint8)))
-        entry.update(file_entry(path))
-    (dataset.path / "ebert.json").write_text(json.dumps(manifest))
-    return Dataset.open(dataset.path)
-
-
-# --- choices
 
 
 def test_everything_by_default(toy_dataset: Dataset) -> None:
@@ -147,181 +119,72 @@ def test_a_dataset_without_labels_is_refused(copied_dataset: Callable[[], Datase
     assert "ebert prepare --chip" in caught.value.hint
 
 
-def test_a_tf_that_one_cell_lacks(copied_dataset: Callable[[], Dataset]) -> None:
+def test_a_tf_that_one_cell_lacks(copied_dataset: Callable[[], Dataset], relabel: Callable[..., Dataset]) -> None:
     dataset = relabel(copied_dataset(), lambda tf, cell, codes: None if (tf, cell) == ("MAX", "HepG2") else codes)
-    data = chosen(dataset, "CTCF", "MAX")
-    assert data.cells == ("GM12878", "HepG2")
+    assert chosen(dataset, "CTCF", "MAX").cells == ("GM12878", "HepG2")
     with pytest.raises(EbertError, match="MAX has no bound bin in the train"):
         chosen(dataset, "CTCF", "MAX", cells=("HepG2",))
-    windows = BindingWindows(data, CONFIG)
-    batches = [windows.draw(np.random.default_rng(seed), 8) for seed in range(30)]
-    counts = np.concatenate([batch.counts for batch in batches])
-    # Some windows are of HepG2: there CTCF counts, and MAX never.
-    assert (counts[..., 0].any(axis=1) & ~counts[..., 1].any(axis=1)).any()
-    assert (counts[..., 0].any(axis=1) & counts[..., 1].any(axis=1)).any()
 
 
-# --- windows
+# --- learned beside
 
 
-@pytest.fixture
-def located(toy_dataset: Dataset) -> Callable[[np.ndarray], list[tuple[int, bool]]]:
-    """A function: base codes of windows -> (flat start, whether read on the other strand) of each."""
-    forward = {toy_dataset.flat_sequence[at : at + 1_000].tobytes(): at for at in range(0, 101_000, 200)}
-    backward = {
-        reverse_complement(toy_dataset.flat_sequence[at : at + 1_000]).tobytes(): at for at in range(0, 101_000, 200)
-    }
-
-    def find(bases: np.ndarray) -> list[tuple[int, bool]]:
-        return [
-            (forward[row.tobytes()], False) if row.tobytes() in forward else (backward[row.tobytes()], True)
-            for row in bases
-        ]
-
-    return find
-
-
-@SMALL
-@given(st.integers(0, 10_000))
-def test_a_batch_by_brute_force(toy_dataset: Dataset, located: Callable, seed: int) -> None:
-    """Every bin of every window: its label where the window says it lies, on either strand."""
-    data = chosen(toy_dataset, "MAX", "CTCF", held_out=(Region("chr2", 0, 12_345),))
-    batch = BindingWindows(data, CONFIG).draw(np.random.default_rng(seed), 4)
-    assert batch.bound.shape == batch.counts.shape == (4, 17, 2)
-    for row, (flat, reverse) in enumerate(located(batch.windows.bases)):
-        chrom = "chr1" if flat < 60_000 else "chr2"
-        start = flat - toy_dataset.assembly.offset(chrom)
-        assert any(r.chrom == chrom and r.start <= start and start + 1_000 <= r.end for r in data.train)
-        states = {cell: toy_dataset.states(cell, chrom)[start // 200 : start // 200 + 5] for cell in data.cells}
-        shown = batch.windows.states[row][::-1] if reverse else batch.windows.states[row]
-        # A window of one long segment may look alike in two cell types; its labels are those of one of them.
-        alike = [cell for cell, codes in states.items() if np.array_equal(codes, shown)]
-        assert any(
-            np.array_equal(batch.bound[row], bound) and np.array_equal(batch.counts[row], counts)
-            for bound, counts in (expected_bins(toy_dataset, data.tfs, cell, chrom, start, reverse) for cell in alike)
-        )
-
-
-def expected_bins(
-    dataset: Dataset, tfs: tuple[str, ...], cell: str, chrom: str, start: int, reverse: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """(bound, counts) of a window at `start`, one bin after the other in the direction of reading."""
-    bound, counts = np.zeros((17, len(tfs)), dtype=bool), np.zeros((17, len(tfs)), dtype=bool)
-    for place in range(17):
-        # On the other strand the window is read from its end.
-        bin_start = start + 1_000 - 200 - 50 * place if reverse else start + 50 * place
-        has_context = 50 * place >= 200 and 50 * place + 200 <= 800
-        for t, tf in enumerate(tfs):
-            label = dataset.labels(tf, cell, chrom)[bin_start // 50]
-            bound[place, t] = label == BOUND
-            counts[place, t] = has_context and label in (BOUND, UNBOUND)
-    return bound, counts
-
-
-def test_labels_that_do_not_count_never_count(copied_dataset: Callable[[], Dataset]) -> None:
-    """Ambiguous or unlabelled everywhere but at the bound bins: nothing else may count."""
-    rng = np.random.default_rng(0)
-
-    def spoil(tf: str, cell: str, codes: np.ndarray) -> np.ndarray:
-        kept = (codes == BOUND) | (np.arange(len(codes)) < 60)
-        return np.where(kept, codes, rng.choice([0, 2], len(codes)))
-
-    data = chosen(relabel(copied_dataset(), spoil), chroms=("chr1",), valid=(Region("chr1", 0, 4_000),))
-    windows = BindingWindows(data, CONFIG)
-    for seed in range(20):
-        batch = windows.draw(np.random.default_rng(seed), 8)
-        assert (batch.counts <= batch.bound).all()
-
-
-@pytest.mark.parametrize("chroms", [("chr1", "chr2"), ("chr2", "chr1")])
-def test_the_asked_share_of_windows_holds_a_bound_bin(
-    toy_dataset: Dataset, located: Callable, chroms: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("tfs", "also", "expected"),
+    [
+        (("CTCF",), (), ()),
+        (("CTCF",), ("max", "MAX", "ctcf"), ("MAX",)),
+        (("CTCF",), ("ALL",), ("MAX",)),
+        (("all",), ("all",), ()),
+    ],
+)
+def test_what_is_learned_beside(
+    toy_dataset: Dataset, tfs: tuple[str, ...], also: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    """In whatever order the chromosomes were named."""
-    data = chosen(toy_dataset, chroms=chroms)
-    always = BindingWindows(data, CONFIG.model_copy(update={"bound_share": 1.0}))
-    never = BindingWindows(data, CONFIG.model_copy(update={"bound_share": 0.0}))
-    shares, places = [], set()
-    for windows in (always, never):
-        batches = [windows.draw(np.random.default_rng(seed), 8) for seed in range(40)]
-        holds = np.concatenate([(batch.bound & batch.counts).any(axis=(1, 2)) for batch in batches])
-        shares.append(holds.mean())
-        if windows is always:
-            for batch in batches:
-                places |= {flat < 60_000 for flat, _ in located(batch.windows.bases)}
-    # Windows around a bound bin may be unreadable (N-runs, exclusion); then a window anywhere stands in.
-    assert shares[0] > 0.8
-    assert shares[1] < 0.75
-    assert places == {True, False}
+    """By any spelling, once, and not what is asked for anyway."""
+    data = chosen(toy_dataset, *tfs, also=also)
+    assert data.also == expected
+    assert data.outputs == (*data.tfs, *expected)
 
 
-def test_the_bound_bin_lies_anywhere_in_the_scored_part(toy_dataset: Dataset) -> None:
-    windows = BindingWindows(chosen(toy_dataset), CONFIG.model_copy(update={"bound_share": 1.0}))
-    places: set[int] = set()
-    for seed in range(40):
-        batch = windows.draw(np.random.default_rng(seed), 8)
-        places |= set(np.flatnonzero((batch.bound & batch.counts).any(axis=(0, 2))).tolist())
-    assert places == set(range(4, 13))
-
-
-def test_a_single_bound_bin_comes_at_every_place_that_its_windows_allow(
-    copied_dataset: Callable[[], Dataset],
+def test_all_beside_leaves_out_what_the_training_part_does_not_show(
+    copied_dataset: Callable[[], Dataset], relabel: Callable[..., Dataset]
 ) -> None:
-    """Windows begin at multiples of 200 bp; those that hold the bin with its context are all drawn."""
-    stride = 12_350 // 50
+    """Named by itself, that is an error: nothing could be learned of it."""
 
-    def single(tf: str, cell: str, codes: np.ndarray) -> np.ndarray:
-        codes = np.where(codes == BOUND, UNBOUND, codes)
-        codes[[stride, 30_000 // 50]] = BOUND
+    def unbound(tf: str, cell: str, codes: np.ndarray) -> np.ndarray:
+        codes = codes.copy()
+        if (tf, cell) == ("MAX", "GM12878"):
+            codes[codes == BOUND] = UNBOUND
         return codes
 
-    data = chosen(relabel(copied_dataset(), single), cells=("HepG2",), valid=(Region("chr1", 29_000, 32_000),))
-    windows = BindingWindows(data, CONFIG.model_copy(update={"bound_share": 1.0}))
-    places: set[int] = set()
-    for seed in range(20):
-        batch = windows.draw(np.random.default_rng(seed), 8)
-        assert (batch.bound & batch.counts).sum() == 8
-        places |= set(np.nonzero(batch.bound)[1].tolist())
-    forward = {place for place in range(4, 13) if (stride - place) % 4 == 0}
-    assert places == forward | {16 - place for place in forward}
+    dataset = relabel(copied_dataset(), unbound)
+    assert chosen(dataset, also=("all",)).also == ("MAX",)
+    held_out = {"held_out_cells": ("HepG2",)}
+    assert chosen(dataset, also=("all",), **held_out).also == ()
+    with pytest.raises(EbertError, match="MAX has no bound bin in the training part") as caught:
+        chosen(dataset, also=("MAX",), **held_out)
+    assert "leave this TF out" in caught.value.hint
+    lacking = relabel(copied_dataset(), lambda tf, cell, codes: codes if (tf, cell) != ("MAX", "GM12878") else None)
+    assert chosen(lacking, also=("all",), **held_out).also == ()
+    with pytest.raises(EbertError, match="MAX has no bound bin in the training part"):
+        chosen(lacking, also=("MAX",), **held_out)
 
 
-def test_both_strands_and_cells_are_drawn_alike(toy_dataset: Dataset, located: Callable) -> None:
-    windows = BindingWindows(chosen(toy_dataset), CONFIG)
-    strands = [
-        reverse
-        for seed in range(40)
-        for _, reverse in located(windows.draw(np.random.default_rng(seed), 8).windows.bases)
-    ]
-    assert 0.4 < np.mean(strands) < 0.6
+def test_an_unknown_tf_beside_suggests(toy_dataset: Dataset) -> None:
+    with pytest.raises(UnknownNameError, match="unknown TF 'MAXX'") as caught:
+        chosen(toy_dataset, also=("MAXX",))
+    assert "MAX" in caught.value.hint
 
 
-def test_states_may_be_dropped_or_never_shown(toy_dataset: Dataset) -> None:
-    data = chosen(toy_dataset)
-    for update, low, high in (({"state_dropout": 0.5}, 0.35, 0.65), ({"use_states": False}, 1, 1), ({}, 0, 0)):
-        windows = BindingWindows(data, CONFIG.model_copy(update=update))
-        blank = [
-            (windows.draw(np.random.default_rng(seed), 8).windows.states == 0).all(axis=1).mean() for seed in range(20)
-        ]
-        assert low <= np.mean(blank) <= high
+def test_motifs_of_the_tfs_once_in_their_order(toy_motifs: list[Motif]) -> None:
+    motifs, missing = choose_motifs(toy_motifs, ["sp1", "REST", "MAX", "MA0001.7", "SP1"])
+    assert [motif.alt_name for motif in motifs] == ["SP1", "MAX"]
+    assert missing == ["REST"]
+    assert choose_motifs(toy_motifs, []) == ([], [])
 
 
-def test_equal_generators_draw_equal_batches(toy_dataset: Dataset) -> None:
-    windows = BindingWindows(chosen(toy_dataset, "all"), CONFIG)
-    first, second = (windows.draw(np.random.default_rng(5), 8) for _ in range(2))
-    assert np.array_equal(first.windows.bases, second.windows.bases)
-    assert np.array_equal(first.windows.states, second.windows.states)
-    assert np.array_equal(first.bound, second.bound)
-    assert np.array_equal(first.counts, second.counts)
-
-
-def test_windows_that_fit_nowhere_are_an_error(toy_dataset: Dataset) -> None:
-    data = chosen(toy_dataset)
-    config = FinetuneConfig(window_bp=60_000)
-    assert len(eligible_starts(toy_dataset, data.train, 60_000)) == 0
-    with pytest.raises(EbertError, match="no window of 60,000 bp") as caught:
-        BindingWindows(data, config)
-    assert "window_bp" in caught.value.hint
+# --- what is recorded
 
 
 def test_the_description_names_what_was_read(toy_dataset: Dataset, copied_dataset: Callable[[], Dataset]) -> None:
@@ -329,7 +192,12 @@ def test_the_description_names_what_was_read(toy_dataset: Dataset, copied_datase
     plain = chosen(toy_dataset).describe()
     assert json.loads(json.dumps(plain)) == plain
     assert chosen(copied_dataset()).describe() == plain
-    for file in ("sequence.npy", "excluded.npy", "states/HepG2.npy", "labels/CTCF/HepG2.npy"):
+    assert plain["also"] == []
+    beside = chosen(toy_dataset, also=("MAX",)).describe()
+    assert (beside["also"], set(beside["dataset_labels"])) == (["MAX"], {"CTCF", "MAX"})
+    for file in (
+        "sequence.npy", "excluded.npy", "states/HepG2.npy", "labels/CTCF/HepG2.npy", "accessibility/HepG2.npy",
+    ):  # fmt: skip
         dataset = copied_dataset()
         for entry in _entries(dataset, file):
             entry["sha256"] = "0" * 64
@@ -338,8 +206,13 @@ def test_the_description_names_what_was_read(toy_dataset: Dataset, copied_datase
 
 def _entries(dataset: Dataset, file: str) -> list[dict]:
     manifest, folder = dataset.manifest, Path(file).parts[0]
-    if folder == "states":
-        return [manifest["states"]["HepG2"]]
+    if folder in ("states", "accessibility"):
+        return [manifest[folder]["HepG2"]]
     if folder == "labels":
         return [manifest["labels"]["CTCF"]["HepG2"]]
     return [manifest["sequence" if folder.startswith("sequence") else "excluded"]]
+
+
+def test_the_description_names_transcript_starts(toy_with_starts: Dataset) -> None:
+    entry = toy_with_starts.manifest["tss"]
+    assert chosen(toy_with_starts).describe()["dataset_features"]["tss"] == entry["sha256"]

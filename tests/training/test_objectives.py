@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 
-from ebert_core.config import EncoderConfig, FinetuneConfig, MaskingConfig, PretrainConfig
+from ebert_core.config import EncoderConfig, FinetuneConfig, FusionConfig, MaskingConfig, PretrainConfig
 from ebert_core.data.batches import IGNORED, MaskedBatch
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.windows import Batch
@@ -22,9 +22,10 @@ from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region, overlap_bp, whole
 from ebert_core.inference.calls import ThresholdTable
 from ebert_core.model.calibration import Calibration
-from ebert_core.model.checkpoint import BindingModel, PretrainingModel
+from ebert_core.model.checkpoint import PretrainingModel
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder
+from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.training import finetune as finetune_module
 from ebert_core.training.finetune import BindingObjective, _thinned
 from ebert_core.training.finetune_data import FinetuneChoice, choose_data
@@ -41,7 +42,8 @@ PRETRAIN = PretrainConfig(
     valid_windows=8,
     steps=30,
 )
-FINETUNE = FinetuneConfig(window_bp=1_000, context_bp=200, global_batch=4, micro_batch=4)
+FUSION = FusionConfig(width=16, num_layers=1)
+FINETUNE = FinetuneConfig(window_bp=1_000, context_bp=200, global_batch=4, micro_batch=4, fusion=FUSION)
 
 
 def shaken(module: torch.nn.Module) -> Any:
@@ -263,24 +265,26 @@ def test_parts_without_a_window_are_an_error(toy_dataset: Dataset, device: Devic
 @pytest.fixture
 def binding(toy_dataset: Dataset, device: Device) -> BindingObjective:
     data = choose_data(toy_dataset, FinetuneChoice(("all",), held_out_cells=("HepG2",)))
-    return BindingObjective(data, FINETUNE, shaken(BindingModel(Encoder(TINY, 18), 2)), device)
+    return BindingObjective(data, FINETUNE, shaken(BindingModel(Encoder(TINY, 18), 2, BindingShape(FUSION))), device)
 
 
 def test_binding_loss_by_hand(binding: BindingObjective) -> None:
     batch = binding.draw(2, 0, 4)
     probabilities = binding.module(batch.bases, batch.states).sigmoid().detach().double().numpy()
+    weights = torch.where(torch.rand(batch.weights.shape) < 0.5, batch.weights, 0.3 * batch.weights)
+    batch = replace(batch, weights=weights)
     terms = [
-        -np.log(probabilities[place] if batch.bound[place] else 1 - probabilities[place])
-        for place in zip(*np.nonzero(batch.counts.numpy()), strict=True)
+        -float(weights[place]) * np.log(probabilities[place] if batch.bound[place] else 1 - probabilities[place])
+        for place in zip(*np.nonzero(weights.numpy()), strict=True)
     ]
     assert len(terms) > 20
-    assert binding.counts(batch).tolist() == [len(terms)]
+    assert binding.counts(batch).tolist() == [pytest.approx(weights.sum().item())]
     assert binding.losses(batch).item() == pytest.approx(np.sum(terms), rel=1e-4)
 
 
 def test_a_batch_without_any_labelled_bin_weighs_nothing(binding: BindingObjective) -> None:
     batch = binding.draw(0, 0, 4)
-    batch = replace(batch, counts=torch.zeros_like(batch.counts))
+    batch = replace(batch, weights=torch.zeros_like(batch.weights))
     loss = binding.losses(batch)
     loss.sum().backward()
     assert loss.item() == 0
@@ -319,7 +323,7 @@ def test_validation_reads_every_labelled_bin_of_its_regions_once(
     valid = tuple(Region(*region) for region in regions)
     data = choose_data(toy_dataset, FinetuneChoice(("MAX", "CTCF"), valid=valid, valid_cells=("HepG2",)))
     config = FINETUNE.model_copy(update={"use_states": use_states})
-    objective = BindingObjective(data, config, BindingModel(Encoder(TINY, 18), 2), device)
+    objective = BindingObjective(data, config, BindingModel(Encoder(TINY, 18), 2, BindingShape(FUSION)), device)
     found = objective.validate(data.valid)
     assert set(found) == {("MAX", "HepG2"), ("CTCF", "HepG2")}
     for t, tf in enumerate(("MAX", "CTCF")):

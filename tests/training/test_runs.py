@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from ebert_core.artifacts import exclusive_lock, file_entry
-from ebert_core.config import EncoderConfig, FinetuneConfig, MaskingConfig, OptimizerConfig, PretrainConfig
+from ebert_core.config import (
+    EncoderConfig,
+    FinetuneConfig,
+    FusionConfig,
+    MaskingConfig,
+    OptimizerConfig,
+    PretrainConfig,
+)
 from ebert_core.data.batches import MaskedBatch, MaskedBatches
 from ebert_core.data.dataset import Dataset
 from ebert_core.epigenome.state_models import BUILT_IN
@@ -46,7 +53,14 @@ PRETRAIN = PretrainConfig(
     checkpoints_kept=1,
 )
 FINETUNE = FinetuneConfig(
-    window_bp=1_000, context_bp=200, global_batch=4, micro_batch=2, steps=7, evaluate_every=3, valid_bp=10_000
+    fusion=FusionConfig(width=16, num_layers=2),
+    window_bp=1_000,
+    context_bp=200,
+    global_batch=4,
+    micro_batch=2,
+    steps=7,
+    evaluate_every=3,
+    valid_bp=10_000,
 )
 CHOICE = FinetuneChoice(("CTCF", "MAX"), held_out_cells=("HepG2",), held_out=(Region("chr2", 0, 20_000),))
 
@@ -80,7 +94,7 @@ class Runner:
         encoder = starting_encoder(None, TINY, self.dataset.require_state_model(), seed)
         data = choose_data(self.dataset, CHOICE)
         return finetune(
-            data, FINETUNE.model_copy(update=changes), encoder, where, Surroundings(self.device, self.reporter)
+            data, FINETUNE.model_copy(update=changes), encoder, [], where, Surroundings(self.device, self.reporter)
         )
 
     @property
@@ -332,7 +346,7 @@ def test_finetuning_begins_with_the_pretrained_encoder(toy_dataset: Dataset, dev
     config = FINETUNE.model_copy(update={"encoder_rate": 0.0, "steps": 2})
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"weight_decay": 0.0})})
     model = finetune(
-        choose_data(toy_dataset, CHOICE), config, (encoder, origin), RunTarget(tmp_path / "m"), Surroundings(device)
+        choose_data(toy_dataset, CHOICE), config, (encoder, origin), [], RunTarget(tmp_path / "m"), Surroundings(device)
     )
     tuned = load_weights(model / "weights.safetensors")
     assert all(torch.equal(tensor, pretrained[name]) for name, tensor in tuned.items() if name.startswith("encoder."))
@@ -427,7 +441,8 @@ def test_training_after_a_prediction_in_one_process(toy_dataset: Dataset, device
     """Evaluation runs in inference mode; nothing it caches may reach a backward pass."""
     model, *_ = read_model(Runner("finetune", toy_dataset, device, tmp_path)("a"))
     with torch.inference_mode():
-        model(torch.zeros(1, 1_000, dtype=torch.uint8), torch.zeros(1, 5, dtype=torch.uint8))
+        codes = torch.zeros(1, 1_000, dtype=torch.uint8)
+        model(codes, codes[:, :5], torch.zeros(1, 20, model.shape.num_tracks))
     Runner("finetune", toy_dataset, device, tmp_path)("b")
 
 

@@ -1,0 +1,201 @@
+"""Task features that come from tracks: accessibility of the cell type, beside other cell types', and transcript starts.
+
+A model remembers which of them it reads, to which distribution accessibility is normalised and over which cell types
+the mean is taken, so that a prediction shows it the numbers that it was trained on. A cell type without accessibility
+is shown as such by channels of its own: missing signal is not zero.
+
+Legend: B windows, n strides of a window, F channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebert_core.config import FeatureConfig
+from ebert_core.data.dataset import Dataset
+from ebert_core.epigenome.normalisation import Normaliser, Quantiles, Track, reference_of
+from ebert_core.errors import EbertError
+from ebert_core.genome.intervals import Positions
+from ebert_core.vocabulary import STRIDE_BP
+
+ACCESSIBILITY_CHANNELS: Final = ("own", "others' mean", "own - mean", "own known", "mean known")
+SHOWN, OWN_HIDDEN, ALL_HIDDEN = 0, 1, 2
+"""What a window shows of accessibility: all, all but the cell type's own, nothing."""
+
+_FAR: Final = 65_535  # what stands for this distance to a transcript start and for more
+
+
+@dataclass(frozen=True)
+class TrackSpec:
+    """Which tracks a model reads, and how.
+
+    Attributes:
+        reference: the distribution of accessibility that it knows; None reads no accessibility.
+        mean_cells: cell types of the mean; the one that is looked at does not count towards its own mean, so that a
+            held-out cell type is shown as the others were.
+        tss: whether it reads distances to transcript starts.
+    """
+
+    reference: Quantiles | None = None
+    mean_cells: tuple[str, ...] = ()
+    tss: bool = False
+
+    @classmethod
+    def choose(cls, dataset: Dataset, config: FeatureConfig, held_out: Collection[str] = ()) -> TrackSpec:
+        """All that the configuration asks for and the dataset holds, but nothing of held-out cell types."""
+        cells = [c for c in dataset.accessibility_cells if c not in held_out] if config.accessibility else []
+        reference = reference_of([Quantiles.of(dataset.flat_accessibility(cell)) for cell in cells]) if cells else None
+        return cls(reference, tuple(cells), config.tss and dataset.has_tss)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the F channels."""
+        return (ACCESSIBILITY_CHANNELS if self.reference else ()) + (("tss",) if self.tss else ())
+
+    def to_json(self) -> dict[str, Any]:
+        """For a model's manifest."""
+        reference = self.reference.to_json() if self.reference else None
+        return {"accessibility_reference": reference, "mean_cells": list(self.mean_cells), "tss": self.tss}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrackSpec:
+        """The inverse of `to_json`; KeyError, TypeError or ValueError where the value is none of its."""
+        reference = value["accessibility_reference"]
+        return cls(
+            None if reference is None else Quantiles.from_json(reference),
+            tuple(map(str, value["mean_cells"])),
+            bool(value["tss"]),
+        )
+
+
+class TrackReader:
+    """Gathers the tracks of windows from a dataset's memory maps.
+
+    Args:
+        dataset: an open dataset.
+        spec: what is read.
+
+    Attributes:
+        missing: what the dataset lacks of the spec, in words.
+
+    Raises:
+        EbertError: the spec reads transcript starts and the dataset holds none.
+    """
+
+    def __init__(self, dataset: Dataset, spec: TrackSpec) -> None:
+        if spec.tss and not dataset.has_tss:
+            raise EbertError(
+                f"the model reads distances to transcript starts, dataset {dataset.path} holds none",
+                "add them: `ebert prepare --tss FILE`",
+            )
+        self.dataset, self.spec = dataset, spec
+        self.missing: list[str] = []
+        self._given: dict[str, tuple[Track | None, str]] = {}
+        self._normalisers: dict[str, Normaliser] = {}
+        here = [cell for cell in self.spec.mean_cells if cell in self.dataset.accessibility_cells]
+        self._mean_cells = here if self.spec.reference else []
+        if lost := [cell for cell in self.spec.mean_cells if cell not in here]:
+            self.missing.append(f"the mean accessibility is of {len(here)} cell types, without {', '.join(lost)}")
+        # An open stride of middling strength is 3: what is open must stand out among all that a network reads.
+        self._scale = 3 / float(np.median(self.spec.reference.values)) if self.spec.reference else 1.0
+
+    def give(self, cell: str, track: Track | None, source: str) -> None:
+        """Show this track as the cell type's accessibility, in place of the dataset's; None shows it as unknown.
+
+        Args:
+            cell: any name.
+            track: ln(1 + signal) on the flat axis, of `epigenome.accessibility.read_accessibility`.
+            source: where it is from, in words.
+        """
+        self._given[cell] = track, source
+        self._normalisers.pop(cell, None)
+
+    def has_accessibility(self, cell: str | None) -> bool:
+        """Whether the cell type's own is known, and read."""
+        if self.spec.reference is None:
+            return False
+        return self._given[cell][0] is not None if cell in self._given else cell in self.dataset.accessibility_cells
+
+    def source(self, cell: str) -> str | None:
+        """Where the cell type's accessibility is from, in words; None where the model reads none."""
+        if self.spec.reference is None:
+            return None
+        if cell in self._given:
+            return self._given[cell][1]
+        return f"dataset {self.dataset.path}" if self.has_accessibility(cell) else "none (the dataset has none)"
+
+    def given_digest(self, cell: str) -> str | None:
+        """SHA-256 of the track that was given; None where none was."""
+        track = self._given[cell][0] if cell in self._given else None
+        return None if track is None else hashlib.sha256(track.tobytes()).hexdigest()
+
+    def read(
+        self,
+        cell: str | None,
+        starts: Positions,
+        window_bp: int,
+        hidden: NDArray[np.uint8] | None = None,
+        span: tuple[int, int] | None = None,
+    ) -> NDArray[np.float32]:
+        """Tracks of windows.
+
+        Args:
+            cell: whose accessibility is shown; None or one without a track is shown as unknown.
+            starts: flat positions (multiples of 50), shape (B,).
+            window_bp: a multiple of 50.
+            hidden: what each window does not show, shape (B,): SHOWN, OWN_HIDDEN or ALL_HIDDEN; None shows all.
+            span: flat positions outside which there is nothing, such as a chromosome's; None is the whole axis.
+
+        Returns:
+            float32 (B, n, F), channels as `TrackSpec.channels`.
+        """
+        first, last = (each // STRIDE_BP for each in span or (0, self.dataset.assembly.flat_bp))
+        strides = starts[:, None] // STRIDE_BP + np.arange(window_bp // STRIDE_BP)
+        inside = (strides >= first) & (strides < last)
+        strides = np.clip(strides, first, last - 1)
+        out = np.zeros((*strides.shape, len(self.spec.channels)), dtype=np.float32)
+        if self.spec.reference is not None:
+            self._read_accessibility(cell, strides, hidden, out)
+        if self.spec.tss:
+            distance = np.where(inside, self.dataset.flat_tss_distance[strides], _FAR).astype(np.float32)
+            out[..., -1] = np.log1p(distance) / 2 - 4  # about -4 at a start, 1.5 far from any
+        out[..., : len(ACCESSIBILITY_CHANNELS) if self.spec.reference else 0] *= inside[..., None]
+        return out
+
+    def _read_accessibility(
+        self,
+        cell: str | None,
+        strides: NDArray[np.int64],
+        hidden: NDArray[np.uint8] | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        hidden = np.zeros(len(strides), dtype=np.uint8) if hidden is None else hidden
+        own_shown = (hidden == SHOWN) & self.has_accessibility(cell)
+        others = [other for other in self._mean_cells if other != cell]
+        mean_shown = (hidden != ALL_HIDDEN) & bool(others)
+        if own_shown.any():
+            assert cell is not None
+            out[..., 0] = self._normalised(cell, strides) * own_shown[:, None]
+        if mean_shown.any():
+            total = np.zeros(strides.shape, dtype=np.float32)
+            for other in others:
+                total += self._normalised(other, strides)
+            out[..., 1] = total / len(others) * mean_shown[:, None]
+        both = (own_shown & mean_shown)[:, None]
+        out[..., 2] = (out[..., 0] - out[..., 1]) * both
+        out[..., 3] = own_shown[:, None]
+        out[..., 4] = mean_shown[:, None]
+
+    def _normalised(self, cell: str, strides: NDArray[np.int64]) -> NDArray[np.float32]:
+        given = self._given[cell][0] if cell in self._given else None
+        track = self.dataset.flat_accessibility(cell) if given is None else given
+        if cell not in self._normalisers:
+            assert self.spec.reference is not None
+            self._normalisers[cell] = Normaliser(Quantiles.of(track), self.spec.reference)
+        return self._normalisers[cell](np.asarray(track[strides])) * np.float32(self._scale)
