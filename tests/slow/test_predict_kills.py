@@ -74,12 +74,13 @@ def test_killed_again_and_again(toy_files, tmp_path: Path, monkeypatch: pytest.M
         process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         _, said = process.communicate(timeout=60)
         assert "Traceback" not in said
-        assert process.returncode in (-signal.SIGKILL, 143, 130, 0), said
-        if process.returncode == 0:
+        # A signal that comes while the interpreter itself ends, with all done, meets no handler of ours.
+        assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM, 143, 130, 0), said
+        if process.returncode == 0 or not working.exists():
             break
         kills += 1
     assert kills > 3
-    if process.returncode:
+    if working.exists():
         subprocess.run([*command, "--output", "killed", "--resume"], env=environment, check=True)
     again = [int(line) for line in scored.read_text().splitlines()]
     # A piece that was scored when the kill came, and not yet kept, is scored once more.
