@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ebert_core.config import PRESETS, EncoderConfig, FinetuneConfig, resolve
+from ebert_core.config import PRESETS, EncoderConfig, FinetuneConfig
 from ebert_core.data.batches import GenomeStore, MaskedBatches
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.masking import IGNORED
@@ -48,6 +48,7 @@ from ebert_core.genome.regions import Region
 from ebert_core.model import encoder as encoder_module
 from ebert_core.model.checkpoint import PretrainingModel, read_checkpoint
 from ebert_core.model.device import choose_device, keep_freed_memory
+from ebert_core.settings import resolve
 from ebert_core.vocabulary import BASE_MASKED, BASE_N, NUM_BASES, STATE_BIN_BP
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,16 +29,11 @@ def run(
         list[str] | None, typer.Option("--chrom", "-c", help="Sites as typed, such as chr20:5000-5400.")
     ] = None,
     dataset: options.DatasetOption = Path("dataset"),
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", help="Model folder. Default: the one under models/ that knows the TF."),
-    ] = None,
-    states: Annotated[
-        Path | None, typer.Option("--states", help="Segmentation of a cell type that the dataset lacks.")
-    ] = None,
-    no_states: Annotated[
-        bool, typer.Option("--no-states", help="Begin from unknown states; they are replaced all the same.")
-    ] = False,
+    model: options.ModelOption = None,
+    states: options.StatesOption = None,
+    no_states: options.NoStatesOption = False,
+    accessibility: options.AccessibilityOption = None,
+    no_accessibility: options.NoAccessibilityOption = False,
     width: Annotated[int, typer.Option("--width", min=1, help="Bases replaced around each site's middle, bp.")] = 200,
     whole: Annotated[
         bool,
@@ -55,12 +50,7 @@ def run(
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, help="Draw so many sites, the first ones, as SVG.")
     ] = 50,
-    both_strands: Annotated[
-        bool,
-        typer.Option(
-            "--both-strands/--one-strand", help="Average the two strands' logits, or read one (twice as fast)."
-        ),
-    ] = True,
+    both_strands: options.BothStrandsOption = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to make. Default: explanations/TF.CELL.")
     ] = None,
@@ -90,8 +80,8 @@ def run(
     if bool(chrom) == bool(regions):
         problem = "--chrom and --regions were both given" if chrom else "no site was named"
         raise EbertError(problem, "name sites with --regions FILE, or one with --chrom chr20:5000-5400")
-    if states and no_states:
-        raise EbertError("--states and --no-states were both given", "use one of them")
+    files = options.CellFiles(states, no_states, accessibility, no_accessibility)
+    files.refuse_contradictions()
     opened = Dataset.open(dataset)
     reporter = ConsoleReporter(quiet)
     if regions is not None:
@@ -103,21 +93,16 @@ def run(
     motif = None if motifs is None else find_motif(read_motifs(motifs), tf)
     place = options.use_device(device, precision, threads)
 
-    from ebert_core.inference import explain, models, predictor
+    from ebert_core.inference import explain, models
     from ebert_core.inference.mutagenesis import Settings
 
     loaded = models.load_model(model or models.find_model(Path("models"), [tf]), opened, place)
     name = loaded.tfs[loaded.index(tf)]
-    source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
+    source = options.show_cell(loaded, opened, cell, files, place, reporter)
     settings = Settings(width, whole, reach)
     request = explain.ExplainRequest(name, source, tuple(sites), settings, both_strands, motif, pictures)
     target = output or Path("explanations") / f"{name}.{source.name}".replace("/", "_")
     explain.refuse_target(target, overwrite=overwrite)
-    for note in source.notes:
-        reporter.warn(note)
-    if source.flat is None:
-        reporter.warn(f"states of {source.name}: {source.source}")
-    reporter.log(f"device {place.describe()}; model {loaded.path}; states of {source.name}: {source.source}")
     explained = explain.explain(opened, loaded, request, place, target, overwrite=overwrite, reporter=reporter)
     for site, reason in explained.skipped[:3]:
         reporter.warn(f"{site.name} was left out: {reason}")

@@ -92,10 +92,11 @@ def run(
     Learns from bound and unbound 200-bp bins (one every 50 bp); ambiguous bins are left out. The model of the best
     validation auPRC is kept, with its calibration and with what it was trained on.
     """
-    from ebert_core.config import finetune_defaults, resolve
+    from ebert_core.config import finetune_defaults
     from ebert_core.data.dataset import Dataset
     from ebert_core.errors import EbertError
     from ebert_core.io.motifs import choose_motifs, read_motifs
+    from ebert_core.settings import resolve
 
     with options.training_process(max_time) as (stops, ranks):
         if ranks is not None:

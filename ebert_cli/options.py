@@ -16,8 +16,11 @@ from ebert_cli.console import ConsoleReporter, require_some
 
 if TYPE_CHECKING:
     from ebert_core.config import PretrainConfig
+    from ebert_core.data.dataset import Dataset
     from ebert_core.genome.assembly import Assembly
     from ebert_core.genome.regions import Region
+    from ebert_core.inference.models import LoadedModel
+    from ebert_core.inference.predictor import CellStates
     from ebert_core.model.device import Device
     from ebert_core.training.distributed import Ranks
     from ebert_core.training.interrupts import Stops
@@ -40,6 +43,24 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file w
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting, for example optimizer.learning_rate=3e-4; may be repeated."),
+]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", "-m", help="Model folder. Default: the one under models/ that knows the TFs.")
+]
+StatesOption = Annotated[
+    Path | None, typer.Option("--states", help="Segmentation of a cell type that the dataset lacks.")
+]
+NoStatesOption = Annotated[bool, typer.Option("--no-states", help="Show the cell type's states as unknown.")]
+AccessibilityOption = Annotated[
+    Path | None,
+    typer.Option("--accessibility", help="Peaks, bigWig or BAM of a cell type that the dataset has none of."),
+]
+NoAccessibilityOption = Annotated[
+    bool, typer.Option("--no-accessibility", help="Show the cell type's accessibility as unknown.")
+]
+BothStrandsOption = Annotated[
+    bool,
+    typer.Option("--both-strands/--one-strand", help="Average the two strands' logits, or read one (twice as fast)."),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
 
@@ -180,3 +201,40 @@ def split_regions(values: list[str] | None, option: str | None = None) -> list[s
     """`--valid-chrom chr1,chr20:5,000,000-6,000,000` -> two regions; commas inside numbers are no separators."""
     parts = [part.strip() for value in values or [] for part in re.split(r",(?!\d{3}(?!\d))", value) if part.strip()]
     return require_some(values, parts, option) if option else parts
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """What a model is to be shown of a cell type, as typed."""
+
+    states: Path | None
+    no_states: bool
+    accessibility: Path | None
+    no_accessibility: bool
+
+    def refuse_contradictions(self) -> None:
+        """A file and its absence, both asked for, are an error."""
+        from ebert_core.errors import EbertError
+
+        for name, path, none in (
+            ("states", self.states, self.no_states),
+            ("accessibility", self.accessibility, self.no_accessibility),
+        ):
+            if path and none:
+                raise EbertError(f"--{name} and --no-{name} were both given", "use one of them")
+
+
+def show_cell(
+    model: LoadedModel, dataset: Dataset, cell: str, files: CellFiles, place: Device, reporter: ConsoleReporter
+) -> CellStates:
+    """Resolve the cell type, let the model see its files, and say what it sees: a run's first lines."""
+    from ebert_core.inference.predictor import cell_states, give_accessibility
+
+    source = cell_states(dataset, model, cell, files.states, no_states=files.no_states)
+    notes = give_accessibility(dataset, model, source.name, files.accessibility, hide=files.no_accessibility)
+    for note in (*source.notes, *notes):
+        reporter.warn(note)
+    if source.flat is None:
+        reporter.warn(f"states of {source.name}: {source.source}")
+    reporter.log(f"device {place.describe()}; model {model.path}; states of {source.name}: {source.source}")
+    return source

@@ -22,10 +22,7 @@ def run(
     tf: Annotated[list[str], typer.Option("--tf", help="TFs, comma-separated; one pass scores them all.")],
     cell: Annotated[str, typer.Option("--cell", help="Cell type, for example HepG2, hepg2 or E118.")],
     dataset: options.DatasetOption = Path("dataset"),
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", help="Model folder. Default: the one under models/ that knows the TFs."),
-    ] = None,
+    model: options.ModelOption = None,
     chrom: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,19 +33,10 @@ def run(
         Path | None,
         typer.Option("--regions", help="BED of regions; `-` reads stdin. Bins centred in a region are scored."),
     ] = None,
-    states: Annotated[
-        Path | None, typer.Option("--states", help="Segmentation of a cell type that the dataset lacks.")
-    ] = None,
-    no_states: Annotated[
-        bool, typer.Option("--no-states", help="Predict from the sequence, with unknown states.")
-    ] = False,
-    accessibility: Annotated[
-        Path | None,
-        typer.Option("--accessibility", help="Peaks, bigWig or BAM of a cell type that the dataset has none of."),
-    ] = None,
-    no_accessibility: Annotated[
-        bool, typer.Option("--no-accessibility", help="Show the cell type's accessibility as unknown.")
-    ] = False,
+    states: options.StatesOption = None,
+    no_states: options.NoStatesOption = False,
+    accessibility: options.AccessibilityOption = None,
+    no_accessibility: options.NoAccessibilityOption = False,
     output: Annotated[
         str,
         typer.Option("--output", "-o", help="Folder for the files of TF.CELL; `-` prints rows of 200-bp bins."),
@@ -79,12 +67,7 @@ def run(
             "threshold=0.3, or f1 (the best there). Default: f1.",
         ),
     ] = None,
-    both_strands: Annotated[
-        bool,
-        typer.Option(
-            "--both-strands/--one-strand", help="Average the two strands' logits, or read one (twice as fast)."
-        ),
-    ] = True,
+    both_strands: options.BothStrandsOption = True,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -121,10 +104,8 @@ def run(
         raise EbertError("no cell type was named", "name one with --cell, for example --cell HepG2")
     if chrom and regions:
         raise EbertError("--chrom and --regions were both given", "use one of them")
-    if accessibility and no_accessibility:
-        raise EbertError("--accessibility and --no-accessibility were both given", "use one of them")
-    if states and no_states:
-        raise EbertError("--states and --no-states were both given", "use one of them")
+    files = options.CellFiles(states, no_states, accessibility, no_accessibility)
+    files.refuse_contradictions()
     typed = split_names(format_, "--format")
     rule = CallRule.parse("f1" if call_at is None else call_at)
     to_stdout = output == "-"
@@ -164,18 +145,11 @@ def run(
     loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
     tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
     calls = [loaded.thresholds(name).choose(rule, name) for name in tfs]
-    source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
-    for note in predictor.give_accessibility(opened, loaded, source.name, accessibility, hide=no_accessibility):
-        reporter.warn(note)
+    source = options.show_cell(loaded, opened, cell, files, place, reporter)
     names = OutputSet.named(Path(output), tfs, source.name, settings.formats)
     target = runs.Target(names, part, overwrite, resume)
     if not to_stdout:
         target.refuse_existing()
-    for note in source.notes:
-        reporter.warn(note)
-    if source.flat is None:
-        reporter.warn(f"states of {source.name}: {source.source}")
-    reporter.log(f"device {place.describe()}; model {loaded.path}; states of {source.name}: {source.source}")
     request = predictor.Request(tuple(tfs), source, tuple(chosen), both_strands)
     at_once = pieces.STREAM_BINS if to_stdout else pieces.piece_bins(len(tfs))
     plan = pieces.make_plan(opened, chosen, loaded.geometry().core_bins, at_once)

@@ -73,9 +73,9 @@ def run(
     So do SIGTERM, SIGUSR1 and --max-time, which end with exit code 75. Several devices: --devices, or torchrun
     --nproc-per-node N -m ebert_cli pretrain.
     """
-    from ebert_core.config import resolve
     from ebert_core.data.dataset import Dataset
     from ebert_core.errors import EbertError
+    from ebert_core.settings import resolve
 
     if table not in ("text", "json"):
         raise EbertError(f"unknown format {table!r}", "use text or json")

@@ -23,16 +23,11 @@ def run(
     tf: Annotated[list[str], typer.Option("--tf", help="TFs, comma-separated; one pass scores them all.")],
     cell: Annotated[str, typer.Option("--cell", help="Cell type, for example K562, k562 or E123.")],
     dataset: options.DatasetOption = Path("dataset"),
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", help="Model folder. Default: the one under models/ that knows the TFs."),
-    ] = None,
-    states: Annotated[
-        Path | None, typer.Option("--states", help="Segmentation of a cell type that the dataset lacks.")
-    ] = None,
-    no_states: Annotated[
-        bool, typer.Option("--no-states", help="Predict from the sequence, with unknown states.")
-    ] = False,
+    model: options.ModelOption = None,
+    states: options.StatesOption = None,
+    no_states: options.NoStatesOption = False,
+    accessibility: options.AccessibilityOption = None,
+    no_accessibility: options.NoAccessibilityOption = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -45,12 +40,7 @@ def run(
         Path | None,
         typer.Option("--annotate", help="VCF to write too: the same records with EBERT_TF_... in INFO."),
     ] = None,
-    both_strands: Annotated[
-        bool,
-        typer.Option(
-            "--both-strands/--one-strand", help="Average the two strands' logits, or read one (twice as fast)."
-        ),
-    ] = True,
+    both_strands: options.BothStrandsOption = True,
     short: Annotated[
         bool,
         typer.Option(
@@ -80,29 +70,24 @@ def run(
         raise EbertError("no TF was named", "name one with --tf, for example --tf CTCF")
     if not cell.strip():
         raise EbertError("no cell type was named", "name one with --cell, for example --cell K562")
-    if states and no_states:
-        raise EbertError("--states and --no-states were both given", "use one of them")
+    files = options.CellFiles(states, no_states, accessibility, no_accessibility)
+    files.refuse_contradictions()
     to_stdout = output == "-"
     opened = Dataset.open(dataset)
     variants = VcfFile(vcf)
     reporter = ConsoleReporter(quiet or to_stdout)
     place = options.use_device(device, precision, threads)
 
-    from ebert_core.inference import models, predictor, variant_files
+    from ebert_core.inference import models, variant_files
 
     loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
     tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
-    source = predictor.cell_states(opened, loaded, cell, states, no_states=no_states)
+    source = options.show_cell(loaded, opened, cell, files, place, reporter)
     request = variant_files.VariantRequest(tuple(tfs), source, both_strands, short)
     table = None if to_stdout else Path(output or f"variants/{request.stem}.tsv")
     stream = sys.stdout if to_stdout else None
     outputs = variant_files.VariantOutputs(table, annotate, stream, overwrite)
     outputs.refuse_existing()
-    for note in source.notes:
-        reporter.warn(note)
-    if source.flat is None:
-        reporter.warn(f"states of {source.name}: {source.source}")
-    reporter.log(f"device {place.describe()}; model {loaded.path}; states of {source.name}: {source.source}")
     found = variant_files.score_variants(opened, loaded, request, place, variants, outputs, reporter)
     _tell(found, outputs.skipped, reporter)
     for path in outputs.files.values():

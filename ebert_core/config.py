@@ -1,19 +1,17 @@
 """Everything that can be set, with units and defaults: frozen values that are saved beside each output.
 
-A run's configuration is a preset, changed by a TOML file (`--config`), changed by single settings (`--set a.b=c`), in
-this order. Unknown keys are refused, and all faults of a file are told at once.
+How a user's file and settings change them is in `ebert_core.settings`.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ebert_core.errors import EbertError, InputError, listing, suggestion
+from ebert_core.errors import InputError
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
 Schedule = Literal["cosine", "wsd"]
@@ -181,8 +179,8 @@ class FinetuneConfig(Config):
     micro_batch: int = Field(8, ge=1, description="windows per forward pass at most")
     steps: int = Field(4_000, ge=1, description="optimiser steps at most")
     bound_share: float = Field(0.5, ge=0, le=1, description="share of training windows drawn around a bound bin")
-    near_miss_share: float = Field(
-        0.1, ge=0, le=1, description="share of training windows drawn around an open bin that is not bound"
+    open_share: float = Field(
+        0.1, ge=0, le=1, description="share of training windows drawn around open chromatin, bound or not"
     )
     importance: float = Field(
         0.0, ge=0, le=1, description="power of the weights that undo the drawing: 1 trains on the genome's own shares"
@@ -196,7 +194,9 @@ class FinetuneConfig(Config):
         10.0, ge=0, description="minutes between resume points, beside one at each evaluation; 0 leaves it at those"
     )
     valid_bp: int = Field(4_000_000, ge=1, description="base pairs read per evaluation at most, spread evenly")
-    patience: int = Field(4, ge=1, description="evaluations without a better auPRC before stopping")
+    patience: int = Field(
+        4, ge=1, description="evaluations without a better auPRC before stopping; those of the head alone do not count"
+    )
     use_states: bool = Field(True, description="read chromatin states; off shows the model unknown states only")
     encoder_rate: float = Field(1.0, ge=0, le=1, description="encoder's learning rate as a share of the head's")
     head_share: float = Field(
@@ -208,8 +208,15 @@ class FinetuneConfig(Config):
     def _consistent(self) -> FinetuneConfig:
         if self.window_bp % STATE_BIN_BP:
             raise ValueError(f"window_bp = {self.window_bp} is not a multiple of {STATE_BIN_BP}")
-        if self.bound_share + self.near_miss_share > 1:
-            raise ValueError("bound_share and near_miss_share add up to more than 1")
+        if self.fusion.encoder_bp and (
+            self.fusion.encoder_bp % STATE_BIN_BP or self.window_bp % min(self.fusion.encoder_bp, self.window_bp)
+        ):
+            raise ValueError(
+                f"fusion.encoder_bp = {self.fusion.encoder_bp} must be a multiple of {STATE_BIN_BP} that divides "
+                f"window_bp = {self.window_bp}, or 0"
+            )
+        if self.bound_share + self.open_share > 1:
+            raise ValueError("bound_share and open_share add up to more than 1")
         if self.context_bp % STATE_BIN_BP or 2 * self.context_bp + 2 * STATE_BIN_BP > self.window_bp:
             raise ValueError(
                 f"context_bp = {self.context_bp} must be a multiple of {STATE_BIN_BP} and leave 400 bp of the window"
@@ -301,86 +308,3 @@ PRESETS: Final = {
     ),
 }
 PresetName = Literal["tiny", "small", "base", "large"]
-
-C = TypeVar("C", bound=Config)
-
-
-def resolve(base: C, toml: Path | None = None, settings: Iterable[str] = (), **options: Any) -> C:
-    """A configuration from its base, a TOML file, `key=value` settings, then options that are not None.
-
-    Raises:
-        InputError: the TOML does not parse.
-        EbertError: an unknown key or a value that cannot be (all are listed), in the TOML or among the settings.
-    """
-    values = base.model_dump()
-    if toml is not None:
-        try:
-            changes = tomllib.loads(toml.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(toml, "is not there", "check the path given to --config") from None
-        except UnicodeDecodeError:
-            raise InputError(toml, "is not text", "name a TOML file with --config") from None
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(toml, f"is not valid TOML ({error})", "write key = value, text in quotes") from None
-        values = _merged(values, changes)
-        base = _validated(base, values, str(toml))
-    for setting in settings:
-        key, sign, text = setting.partition("=")
-        if not sign:
-            raise EbertError(f"setting {setting!r} has no '='", "write --set masking.dna_rate=0.2")
-        change: Any = _parsed(text.strip())
-        for part in reversed(key.strip().split(".")):
-            change = {part: change}
-        values = _merged(values, change)
-    values = _merged(values, {name: value for name, value in options.items() if value is not None})
-    return _validated(base, values, "the settings")
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(values)
-    for key, change in changes.items():
-        old = result.get(key)
-        result[key] = _merged(old, change) if isinstance(old, Mapping) and isinstance(change, Mapping) else change
-    return result
-
-
-def _validated(base: C, values: Mapping[str, Any], where: str) -> C:
-    try:
-        return type(base).model_validate(values)
-    except ValidationError as error:
-        faults, hint, known = [], "", settings_of(type(base))
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"])
-            if fault["type"] == "extra_forbidden":
-                faults.append(f"{key} is not a setting")
-                hint = hint or _nearest(key, list(known))
-            elif fault["type"] == "value_error":
-                faults.append(str(fault["msg"]).removeprefix("Value error, "))
-            else:
-                faults.append(f"{key} = {fault['input']!r}: {fault['msg']}")
-                hint = hint or (f"{key}: {known[key]}" if key in known else "")
-        raise EbertError(f"{where}: {'; '.join(faults)}", hint or "docs/settings.md lists what can be set") from None
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    """The settings that a wrong key may mean: the same name in another table, a similar one, or all."""
-    same = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
-    return f"did you mean {' or '.join(same)}?" if same else suggestion(key, known) or listing(known, len(known))
-
-
-def settings_of(config: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Every setting, as it is typed after `--set`, and what it is."""
-    settings: dict[str, str] = {}
-    for name, entry in config.model_fields.items():
-        if isinstance(entry.annotation, type) and issubclass(entry.annotation, Config):
-            settings |= settings_of(entry.annotation, f"{prefix}{name}.")
-        else:
-            settings[f"{prefix}{name}"] = entry.description or ""
-    return settings

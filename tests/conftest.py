@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyBigWig
@@ -17,6 +18,11 @@ from ebert_core.config import PrepareConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.prepare import prepare
 from ebert_core.epigenome.state_models import BUILT_IN
+
+if TYPE_CHECKING:
+    from ebert_core.inference.models import LoadedModel
+    from ebert_core.inference.predictor import Request
+    from ebert_core.model.device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -140,6 +146,24 @@ def toy_files(tmp_path_factory: pytest.TempPathFactory) -> ToyFiles:
 def toy_dataset(toy_files: ToyFiles, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The toy world as a dataset of all kinds of arrays; do not change it."""
     return prepare(toy_files.config(tmp_path_factory.mktemp("prepared") / "dataset")).dataset
+
+
+@pytest.fixture(scope="session")
+def predict_whole() -> Callable[..., dict[str, np.ndarray]]:
+    """A function: dataset, model, request, device -> probabilities (N, T) per chromosome, NaN where a bin gets none."""
+    from ebert_core.inference.pieces import make_plan, score_pieces
+    from ebert_core.inference.scorer import piece_values
+
+    def predict(dataset: Dataset, model: LoadedModel, request: Request, device: Device) -> dict[str, np.ndarray]:
+        plan = make_plan(dataset, request.regions, model.geometry().core_bins, 100_000)
+        shapes = {chrom: max(0, (dataset.assembly.length(chrom) - 200) // 50 + 1) for chrom in plan.chroms}
+        tables = {chrom: np.full((bins, len(request.tfs)), np.nan, np.float32) for chrom, bins in shapes.items()}
+        values = piece_values(dataset, model, request, device)
+        for scored in score_pieces(plan.pieces, values, len(request.tfs), lambda amount, note="": None):
+            tables[scored.piece.chrom][scored.piece.bins] = scored.probabilities
+        return tables
+
+    return predict
 
 
 @pytest.fixture(scope="session")

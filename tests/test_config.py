@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ebert_core.config import (
-    PRESETS,
-    FinetuneConfig,
-    MaskingConfig,
-    PrepareConfig,
-    PretrainConfig,
-    finetune_defaults,
-    resolve,
-    settings_of,
-)
+from ebert_core.config import PRESETS, FinetuneConfig, MaskingConfig, PrepareConfig, PretrainConfig, finetune_defaults
 from ebert_core.errors import EbertError, InputError
+from ebert_core.settings import resolve, settings_of
 
 CONFIGS = [*PRESETS.values(), FinetuneConfig(), PrepareConfig()]
 
@@ -137,6 +129,8 @@ def test_faulty_settings_say_what_is_wrong(settings, parts):
         (["context_bp=300"], "context_bp = 300 must be a multiple of 200"),
         (["context_bp=-200"], "context_bp = -200: "),
         (["window_bp=1000", "context_bp=400"], "and leave 400 bp of the window"),
+        (["fusion.encoder_bp=300"], "fusion.encoder_bp = 300 must be a multiple of 200 that divides window_bp = 1600"),
+        (["fusion.encoder_bp=600"], "fusion.encoder_bp = 600 must be a multiple of 200 that divides window_bp = 1600"),
     ],
 )
 def test_faulty_settings_of_finetuning(settings, part):

@@ -25,7 +25,7 @@ from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.motif_match import MotifMatch, match_motif, pooled_correlation
 from ebert_core.inference.mutagenesis import Mutagenesis, Settings, SiteEffects
 from ebert_core.inference.picture import Subject, Surroundings, draw_site
-from ebert_core.inference.predictor import CellStates
+from ebert_core.inference.predictor import CellStates, provenance
 from ebert_core.inference.scan import model_score
 from ebert_core.inference.sites import Site
 from ebert_core.inference.windows import ChromReader, Floats
@@ -161,12 +161,7 @@ def _about(dataset: Dataset, model: LoadedModel, request: ExplainRequest) -> dic
     """What made the effects what they are."""
     return {
         "tf": request.tf,
-        "cell": request.cell.name,
-        "states": request.cell.source,
-        "assembly": {"name": dataset.assembly.name, "digest": dataset.assembly.digest},
-        "model": {"path": str(model.path), "files": model.manifest["files"]},
-        "trained_on": model.trained_on,
-        "both_strands": request.both_strands,
+        **provenance(dataset, model, request.cell, both_strands=request.both_strands),
         "calibration": asdict(model.calibration(request.tf)),
         "settings": asdict(request.settings),
         "motif": request.motif.label if request.motif else None,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ebert_core.artifacts import MADE_BY, MANIFEST_NAME, read_json
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
@@ -22,6 +20,7 @@ from ebert_core.model.calibration import Calibration
 from ebert_core.model.checkpoint import read_model, require_same_states
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
+from ebert_core.settings import fault_of
 
 
 @dataclass(frozen=True)
@@ -165,18 +164,12 @@ def _trained_on(manifest: dict[str, Any], path: Path) -> Assembly:
         else:
             _require(manifest["started_from"], "scratch")
         return Assembly.from_sizes((name, length) for name, length in manifest["data"]["assembly"]["chroms"])
-    except ValidationError as error:
-        fault = error.errors()[0]
-        problem = f"{'.'.join(['config', *map(str, fault['loc'])])}: {fault['msg']}"
-    except KeyError as error:
-        problem = f"no {error}"
-    except (TypeError, ValueError) as error:
-        problem = str(error)
-    raise InputError(
-        path,
-        f"is damaged or of another version of ebert ({problem})",
-        f"make it anew with `{MADE_BY['model']}`, or use the version that made it: {manifest.get('ebert_version')}",
-    )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            path,
+            f"is damaged or of another version of ebert ({fault_of(error, 'config')})",
+            f"make it anew with `{MADE_BY['model']}`, or use the version that made it: {manifest.get('ebert_version')}",
+        ) from None
 
 
 def _require(value: dict[str, Any], *keys: str) -> None:

@@ -1,11 +1,10 @@
-"""From a model and a cell type to probabilities, one chromosome at a time."""
+"""What is asked of a model: TFs, a cell type with its states and accessibility, regions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +16,9 @@ from ebert_core.epigenome.accessibility import read_accessibility
 from ebert_core.epigenome.cell_types import canonical_cell, resolve_cell
 from ebert_core.epigenome.state_tracks import read_state_track
 from ebert_core.errors import EbertError, UnknownNameError
-from ebert_core.genome.bins import all_bin_starts, scorable
 from ebert_core.genome.regions import Region
 from ebert_core.inference.models import LoadedModel
-from ebert_core.inference.scan import Tracks, model_score, scan
-from ebert_core.model.device import Device
-from ebert_core.reporting import SILENT, Reporter
-from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
+from ebert_core.inference.scan import Tracks
 
 _BATCH_WINDOWS: Final = 8
 
@@ -78,44 +73,6 @@ def _spelled(dataset: Dataset, cell: str) -> str:
         return canonical_cell(cell, dataset.aliases)
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """How many bins were scored, and how many were not and why."""
-
-    scored: int = 0
-    all_n: int = 0
-    excluded: int = 0
-
-    def __add__(self, other: Coverage) -> Coverage:
-        return Coverage(self.scored + other.scored, self.all_n + other.all_n, self.excluded + other.excluded)
-
-
-def wanted_bins(dataset: Dataset, chrom: str, regions: Sequence[Region]) -> tuple[NDArray[np.bool_], Coverage]:
-    """Bins of a chromosome to score: in a region by their centre, with a known base, not excluded; shape (N,).
-
-    A region under 50 bp is widened to the 50 bp around its middle, so that it holds the centre of one bin, whose value
-    stands on the region's middle base.
-    """
-    starts = all_bin_starts(dataset.assembly.length(chrom))
-    inside = np.zeros(len(starts), dtype=bool)
-    for region in regions:
-        widened = (region.start + region.end - 1) // 2 - STRIDE_BP // 2 + 1
-        low, high = min(region.start, widened), max(region.end, widened + STRIDE_BP)
-        first = max(0, -(-(low - BIN_BP // 2) // STRIDE_BP))
-        last = max(0, -(-(high - BIN_BP // 2) // STRIDE_BP))
-        inside[first:last] = True
-    codes = dataset.sequence(chrom)
-    fit = scorable(codes, starts, dataset.excluded(chrom))
-    empty = np.empty(0, dtype=np.int64)
-    with_bases = scorable(codes, starts, (empty, empty))
-    coverage = Coverage(
-        scored=int((inside & fit).sum()),
-        all_n=int((inside & ~with_bases).sum()),
-        excluded=int((inside & with_bases & ~fit).sum()),
-    )
-    return inside & fit, coverage
-
-
 def give_accessibility(
     dataset: Dataset, model: LoadedModel, cell: str, path: Path | None, *, hide: bool = False
 ) -> list[str]:
@@ -162,21 +119,6 @@ def chrom_tracks(reader: TrackReader, cell: str | None, span: tuple[int, int], w
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Probabilities of one chromosome.
-
-    Attributes:
-        chrom: its name.
-        probabilities: float32 (N, T) for the bins at strides 0, 1, ...; NaN where not scored.
-        coverage: what was scored.
-    """
-
-    chrom: str
-    probabilities: NDArray[np.float32]
-    coverage: Coverage
-
-
-@dataclass(frozen=True)
 class Request:
     """What to predict.
 
@@ -193,43 +135,14 @@ class Request:
     both_strands: bool = True
 
 
-def predict_chroms(
-    dataset: Dataset, model: LoadedModel, request: Request, device: Device, reporter: Reporter = SILENT
-) -> Iterator[Prediction]:
-    """Score the regions, one chromosome after the other in the assembly's order.
-
-    Raises:
-        EbertError: no bin of the regions may have a value, or the model's answer for a bin is not a number.
-    """
-    tfs, cell, regions = request.tfs, request.cell, request.regions
-    columns = [model.index(tf) for tf in tfs]
-    score = model_score(model.module, device, both_strands=request.both_strands)
-    geometry = model.geometry()
-    chroms = [chrom for chrom in dataset.assembly.chroms if any(region.chrom == chrom for region in regions)]
-    wanted = {chrom: wanted_bins(dataset, chrom, [r for r in regions if r.chrom == chrom]) for chrom in chroms}
-    total = sum((coverage for _, coverage in wanted.values()), Coverage())
-    if not total.scored:
-        raise EbertError(
-            f"no bin to score: {total.all_n:,} hold only N and {total.excluded:,} are excluded",
-            "choose chromosomes or regions that have bins",
-        )
-    with reporter.task(f"scanning {cell.name}", total.scored, "bins") as advance:
-        for chrom in chroms:
-            bins_wanted, coverage = wanted[chrom]
-            result = np.full((len(bins_wanted), len(tfs)), np.nan, dtype=np.float32)
-            first = dataset.assembly.offset(chrom) // STATE_BIN_BP
-            length = -(-dataset.assembly.length(chrom) // STATE_BIN_BP)
-            states = None if cell.flat is None else cell.flat[first : first + length]
-            tracks = tracks_of(dataset, model, cell.name, chrom)
-            for bins, logits in scan(
-                score, dataset.sequence(chrom), states, bins_wanted, geometry, _BATCH_WINDOWS, tracks
-            ):
-                if not np.isfinite(logits).all():
-                    raise EbertError(
-                        f"model {model.path} gives no number for some bins of {chrom}",
-                        "try --precision fp32; if it stays, fine-tune again with a lower learning rate",
-                    )
-                for place, column in enumerate(columns):
-                    result[bins, place] = model.calibration(model.tfs[column]).probabilities(logits[:, column])
-                advance(len(bins), chrom)
-            yield Prediction(chrom, result, coverage)
+def provenance(dataset: Dataset, model: LoadedModel, cell: CellStates, *, both_strands: bool) -> dict[str, Any]:
+    """For sidecars: what a model was shown of a cell type, and what the model is."""
+    return {
+        "cell": cell.name,
+        "states": cell.source,
+        "accessibility": None if model.tracks is None else model.tracks.source(cell.name),
+        "assembly": {"name": dataset.assembly.name, "digest": dataset.assembly.digest},
+        "model": {"path": str(model.path), "files": model.manifest["files"]},
+        "trained_on": model.trained_on,
+        "both_strands": both_strands,
+    }

@@ -37,7 +37,7 @@ from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.output_files import OutputSet, OutputSettings
 from ebert_core.inference.outputs import Job, Written, write_files
 from ebert_core.inference.pieces import Piece, Plan, Scored, Values, score_pieces
-from ebert_core.inference.predictor import Request
+from ebert_core.inference.predictor import Request, provenance
 from ebert_core.model.device import Device
 from ebert_core.reporting import SILENT, Reporter
 
@@ -171,14 +171,8 @@ def describe(
     about = [
         {
             "tf": tf,
-            "cell": request.cell.name,
-            "states": request.cell.source,
-            "accessibility": None if model.tracks is None else model.tracks.source(request.cell.name),
-            "assembly": {"name": dataset.assembly.name, "digest": dataset.assembly.digest},
-            "model": {"path": str(model.path), "files": model.manifest["files"]},
-            "trained_on": model.trained_on,
+            **provenance(dataset, model, request.cell, both_strands=request.both_strands),
             "pretrained_on": model.pretrained_on,
-            "both_strands": request.both_strands,
             "calibration": asdict(model.calibration(tf)),
         }
         for tf in request.tfs

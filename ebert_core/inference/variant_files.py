@@ -25,7 +25,7 @@ from ebert_core.data.dataset import Dataset
 from ebert_core.errors import EbertError
 from ebert_core.inference.alleles import NO_ALT, Judge, Survey, survey
 from ebert_core.inference.models import LoadedModel
-from ebert_core.inference.predictor import CellStates
+from ebert_core.inference.predictor import CellStates, provenance
 from ebert_core.inference.scan import model_score
 from ebert_core.inference.variants import ScoredRecord, VariantScorer, score_vcf
 from ebert_core.inference.windows import Floats
@@ -177,12 +177,7 @@ def _about(dataset: Dataset, model: LoadedModel, request: VariantRequest, window
     """What made the scores what they are."""
     return {
         "tfs": list(request.tfs),
-        "cell": request.cell.name,
-        "states": request.cell.source,
-        "assembly": {"name": dataset.assembly.name, "digest": dataset.assembly.digest},
-        "model": {"path": str(model.path), "files": model.manifest["files"]},
-        "trained_on": model.trained_on,
-        "both_strands": request.both_strands,
+        **provenance(dataset, model, request.cell, both_strands=request.both_strands),
         "window_bp": window_bp,
         "calibration": {tf: asdict(model.calibration(tf)) for tf in request.tfs},
     }

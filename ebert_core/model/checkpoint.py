@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -35,6 +34,7 @@ from ebert_core.errors import EbertError, InputError
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.heads import MaskedLanguageHead
+from ebert_core.settings import fault_of
 from ebert_core.vocabulary import BASES
 
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -150,18 +150,12 @@ def _shape(folder: Path, manifest: dict[str, Any]) -> BindingShape:
             (len(features["motifs"]), width),
             num_tracks,
         )
-    except ValidationError as error:
-        fault = error.errors()[0]
-        problem = f"{'.'.join(['config.fusion', *map(str, fault['loc'])])}: {fault['msg']}"
-    except KeyError as error:
-        problem = f"no {error}"
-    except (TypeError, ValueError) as error:
-        problem = str(error)
-    raise InputError(
-        folder / MANIFEST_NAME,
-        f"says nothing that can be read of its task features ({problem})",
-        f"make it anew with `{MADE_BY['model']}`",
-    )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            folder / MANIFEST_NAME,
+            f"says nothing that can be read of its task features ({fault_of(error, 'config.fusion')})",
+            f"make it anew with `{MADE_BY['model']}`",
+        ) from None
 
 
 def _fill(module: nn.Module, folder: Path, manifest: dict[str, Any], kind: str) -> None:

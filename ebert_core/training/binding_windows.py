@@ -138,7 +138,7 @@ class BindingWindows:
         starts = rng.choice(self._starts, count)
         cells = rng.choice(self._drawn_cells, count)
         kinds = rng.random(count)
-        for row in np.flatnonzero(kinds < config.bound_share + config.near_miss_share):
+        for row in np.flatnonzero(kinds < config.bound_share + config.open_share):
             if kinds[row] < config.bound_share:
                 pairs = self._also if self._also and rng.random() < _ALSO_SHARE else self._main
                 pair = pairs[rng.integers(len(pairs))]
@@ -203,7 +203,7 @@ class BindingWindows:
         shares = {pair: (1 - also) / len(self._main) for pair in self._main}
         shares |= {pair: also / len(self._also) for pair in self._also}
         cell_share = np.bincount(self._drawn_cells, minlength=len(self._cells)) / len(self._drawn_cells)
-        drawn = np.full(len(starts), 1 - config.bound_share - config.near_miss_share)
+        drawn = np.full(len(starts), 1 - config.bound_share - config.open_share)
         for pair, share in shares.items():
             here = cells == pair[1]
             drawn += config.bound_share * share * self._around_bound[pair].lost
@@ -212,7 +212,7 @@ class BindingWindows:
                 drawn[here] += config.bound_share * share / cell_share[pair[1]] * times
         for cell, around in self._around_open.items():
             here = cells == cell
-            drawn[here] += config.near_miss_share * (around.lost + self._times(around, starts[here]))
+            drawn[here] += config.open_share * (around.lost + self._times(around, starts[here]))
         return (np.maximum(drawn, 1e-3) ** -config.importance).astype(np.float32)
 
     def _drawn_around(self, strides: Positions) -> _Around:

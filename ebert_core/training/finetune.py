@@ -241,6 +241,11 @@ def finetune(
 
     def body(state: LoopState) -> dict[str, Any]:
         module.keep_tfs(len(data.tfs))
+        if not module.listens:
+            around.reporter.warn(
+                f"the best weights are those of step {state.best_step:,}, before the encoder joined: "
+                "the model reads the task features alone"
+            )
         calibrations, measures = objective.calibrate()
         return {
             "tfs": list(data.tfs),
@@ -262,6 +267,7 @@ def finetune(
         checkpoint_every=config.evaluate_every,
         checkpoint_minutes=config.checkpoint_minutes,
         patience=config.patience,
+        patient_until=objective.head_steps,
     )
     shown = config.model_dump(exclude={"micro_batch", "checkpoint_minutes"})
     fingerprint = digest_of(

@@ -39,6 +39,7 @@ class LoopConfig:
         checkpoint_minutes: minutes of the wall clock between resume points; 0 makes none by time.
         checkpoints_kept: latest resume points that stay.
         patience: evaluations without a better score before stopping; None never stops early.
+        patient_until: step before which no evaluation counts towards that.
     """
 
     step: StepConfig
@@ -47,6 +48,7 @@ class LoopConfig:
     checkpoint_minutes: float = 0.0
     checkpoints_kept: int = 1
     patience: int | None = None
+    patient_until: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,8 @@ class _Run:
     def _is_stale(self) -> bool:
         if self.config.patience is None:
             return False
-        return self.state.step - self.state.best_step >= self.config.patience * self.config.evaluate_every
+        since = max(self.state.best_step, self.config.patient_until)
+        return self.state.step - since >= self.config.patience * self.config.evaluate_every
 
     def _save_if_due(self) -> None:
         """Make the resume points that are due, by rank 0's clock, and obey the stops that any rank has heard."""

@@ -20,7 +20,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from ebert_cli.app import app
-from ebert_core.inference import predictor
+from ebert_core.inference import scorer
 from ebert_core.training import interrupts
 from ebert_core.training.finetune import BindingObjective
 from ebert_core.training.journal import read_journal
@@ -355,7 +355,7 @@ def test_a_stopped_prediction_leaves_nothing(
         yield
 
     before = digest_tree(copy_of_road)
-    monkeypatch.setattr(predictor, "scan", stopped)
+    monkeypatch.setattr(scorer, "scan", stopped)
     result = run(copy_of_road, *PREDICT_CTCF, "-o", "elsewhere")
     assert result.exit_code == code
     assert "interrupted" in result.stderr

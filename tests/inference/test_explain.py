@@ -26,7 +26,7 @@ from ebert_core.inference.drawing import Scale, ticks
 from ebert_core.inference.explain import ExplainRequest
 from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.mutagenesis import NO_BIN, Mutagenesis, Settings, SiteEffects
-from ebert_core.inference.predictor import CellStates, Request, predict_chroms
+from ebert_core.inference.predictor import CellStates, Request
 from ebert_core.inference.scan import ScanGeometry, model_score, scan
 from ebert_core.inference.sites import Site
 from ebert_core.inference.windows import ChromReader
@@ -155,21 +155,25 @@ def test_state_effects_are_those_of_changed_states(
 
 
 def test_the_score_is_that_of_predict(
-    toy_dataset: Dataset, featured: LoadedModel, device: Device, cell: CellStates
+    toy_dataset: Dataset,
+    featured: LoadedModel,
+    device: Device,
+    cell: CellStates,
+    predict_whole: Callable[..., dict[str, np.ndarray]],
 ) -> None:
     request = Request(("MAX",), cell, (Region("chr1", 0, 60_000),))
-    (whole,) = predict_chroms(toy_dataset, featured, request, device)
+    whole = predict_whole(toy_dataset, featured, request, device)["chr1"]
     for start in (1_000, 23_050, 39_777, 41_100):
         site = Site.of(Region("chr1", start, start + 240))
         found = effects_of(toy_dataset, featured, device, cell, site, Settings(5))
         calibration = featured.calibration("MAX")
         own = calibration.probabilities(np.array([found.logit], np.float32))[0]
-        assert own == pytest.approx(whole.probabilities[found.bins, 0].max(), rel=1e-4)
+        assert own == pytest.approx(whole[found.bins, 0].max(), rel=1e-4)
         score = model_score(featured.module, device, both_strands=True)
         reader = ChromReader(toy_dataset, featured, cell, "chr1")
         bins, logits = Mutagenesis(featured, score, 1, Settings()).profile(reader, site)
         assert len(bins) > 15
-        np.testing.assert_allclose(calibration.probabilities(logits), whole.probabilities[bins, 0], rtol=1e-4)
+        np.testing.assert_allclose(calibration.probabilities(logits), whole[bins, 0], rtol=1e-4)
         changes = found.delta_probabilities(calibration)
         after = calibration.probabilities(found.logit + found.deltas)
         np.testing.assert_allclose(changes, after - own, atol=1e-6)

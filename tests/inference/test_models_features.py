@@ -21,7 +21,7 @@ from ebert_core.data.windows import Batch
 from ebert_core.errors import EbertError, InputError
 from ebert_core.genome.regions import Region
 from ebert_core.inference.models import LoadedModel, load_model
-from ebert_core.inference.predictor import CellStates, Request, predict_chroms, tracks_of
+from ebert_core.inference.predictor import CellStates, Request, give_accessibility, tracks_of
 from ebert_core.inference.scan import model_score
 from ebert_core.model.checkpoint import features_entry, save
 from ebert_core.model.device import Device
@@ -96,18 +96,23 @@ def test_a_dataset_without_transcript_starts(folder: Path, toy_dataset: Dataset,
 @pytest.mark.parametrize("cell", ["HepG2", "MyCell"])
 @pytest.mark.parametrize("chrom", ["chr1", "chr2"])
 def test_a_prediction_by_single_windows(
-    folder: Path, with_starts: Dataset, device: Device, cell: str, chrom: str
+    folder: Path,
+    with_starts: Dataset,
+    device: Device,
+    predict_whole: Callable[..., dict[str, np.ndarray]],
+    cell: str,
+    chrom: str,
 ) -> None:
     """Tracks read one window at a time, with the chromosome's ends; MyCell has no accessibility of its own."""
     loaded = opened(folder, with_starts, device)
     length = with_starts.assembly.length(chrom)
     regions = (Region(chrom, 0, 1_500), Region(chrom, length - 1_500, length))
     request = Request(("MAX",), CellStates(cell, None, "none"), regions)
-    (found,) = predict_chroms(with_starts, loaded, request, device)
+    found = predict_whole(with_starts, loaded, request, device)[chrom]
     read, score = tracks_of(with_starts, loaded, cell, chrom), model_score(loaded.module, device, both_strands=True)
     assert read is not None
     codes = np.concatenate([np.full(400, 4), with_starts.sequence(chrom), np.full(4_000, 4)]).astype(np.uint8)
-    scored = np.flatnonzero(~np.isnan(found.probabilities[:, 0]))
+    scored = np.flatnonzero(~np.isnan(found[:, 0]))
     assert len(scored) > 40
     for number in scored[[0, 3, 20, -5, -1]]:
         window = number * 50 // 1_000 * 1_000  # the core; it begins 400 bp before
@@ -116,7 +121,65 @@ def test_a_prediction_by_single_windows(
         batch = Batch(codes[None, window : window + 2_000], np.zeros((1, 10), np.uint8), tracks)
         logits = score(batch)[0, 8 + (number * 50 - window) // 50, 1]
         expected = loaded.calibration("MAX").probabilities(np.array([logits]))
-        np.testing.assert_allclose(found.probabilities[number], expected, rtol=1e-4)
+        np.testing.assert_allclose(found[number], expected, rtol=1e-4)
+
+
+# --- accessibility that is handed in
+
+
+PEAKS_OF_ANOTHER = "chr1\t100\t900\t.\t0\t.\t7.5\t-1\t-1\t400\n"
+
+
+def test_a_file_takes_the_place_of_the_datasets_own(
+    folder: Path, with_starts: Dataset, device: Device, toy_files, tmp_path: Path
+) -> None:
+    """Also for a cell type that has none; `hide` shows none whatever the dataset holds."""
+    given, own = opened(folder, with_starts, device), opened(folder, with_starts, device)
+    starts = np.arange(0, 40_000, 2_000)
+    read_own = tracks_of(with_starts, own, "HepG2", "chr2")
+    for cell in ("HepG2", "Mine"):
+        give_accessibility(with_starts, given, cell, toy_files.accessibility / "HepG2.bigWig")
+        read_given = tracks_of(with_starts, given, cell, "chr2")
+        assert read_given is not None
+        assert read_own is not None
+        np.testing.assert_array_equal(read_given(starts), read_own(starts))
+    path = tmp_path / "other.narrowPeak"
+    path.write_text(PEAKS_OF_ANOTHER)
+    give_accessibility(with_starts, given, "HepG2", path)
+    assert not np.array_equal(
+        read_given(starts)[..., 0], tracks_of(with_starts, given, "HepG2", "chr2")(starts)[..., 0]
+    )
+    give_accessibility(with_starts, given, "HepG2", None, hide=True)
+    assert given.tracks is not None
+    assert given.tracks.source("HepG2") == "none (asked for)"
+    assert (tracks_of(with_starts, given, "HepG2", "chr2")(starts)[..., [0, 2, 3]] == 0).all()
+
+
+FAULTY_FILES = {
+    "empty": ("mine.narrowPeak", "", "has no data lines"),
+    "of another assembly": ("mine.narrowPeak", PEAKS_OF_ANOTHER.replace("chr1", "chr7"), "chr7"),
+    "past the end": ("mine.narrowPeak", PEAKS_OF_ANOTHER.replace("900", "90000"), "chr1"),
+    "of another kind": ("mine.bw", PEAKS_OF_ANOTHER, "mine.bw"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY_FILES)
+def test_faults_of_a_file_are_told(
+    folder: Path, with_starts: Dataset, device: Device, tmp_path: Path, fault: str
+) -> None:
+    name, content, told = FAULTY_FILES[fault]
+    (tmp_path / name).write_text(content)
+    loaded = opened(folder, with_starts, device)
+    with pytest.raises(EbertError, match=told) as caught:
+        give_accessibility(with_starts, loaded, "Mine", tmp_path / name)
+    assert caught.value.hint
+
+
+def test_a_file_for_a_model_that_reads_none(toy_dataset: Dataset, model: LoadedModel, tmp_path: Path) -> None:
+    with pytest.raises(EbertError, match="was trained without accessibility") as caught:
+        give_accessibility(toy_dataset, model, "HepG2", tmp_path / "any.bw")
+    assert "--accessibility" in caught.value.hint
+    assert give_accessibility(toy_dataset, model, "HepG2", None, hide=True) == []
 
 
 # --- damage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from ebert_core.data.dataset import Dataset
 from ebert_core.genome.regions import Region, whole
 from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.pieces import Scored, make_plan, score_pieces
-from ebert_core.inference.predictor import CellStates, Request, predict_chroms
+from ebert_core.inference.predictor import CellStates, Request
 from ebert_core.inference.scorer import piece_values
 from ebert_core.model.device import Device
 
@@ -41,22 +42,24 @@ def table(pieces: list[Scored]) -> dict[tuple[str, int], np.ndarray]:
 @pytest.mark.parametrize("bins_at_once", [1, 100, 100_000])
 @pytest.mark.parametrize("some", [False, True])
 def test_pieces_hold_what_the_scan_of_all_gives(
-    toy_dataset: Dataset, model: LoadedModel, request_: Request, device: Device, bins_at_once: int, some: bool
+    toy_dataset: Dataset,
+    model: LoadedModel,
+    request_: Request,
+    device: Device,
+    predict_whole: Callable[..., dict[str, np.ndarray]],
+    bins_at_once: int,
+    some: bool,
 ) -> None:
     request = replace(request_, regions=SOME) if some else request_
     if not some and bins_at_once == 1:
         request = replace(request_, regions=(Region("chr2", 0, 9_000),))
     found = table(scored(toy_dataset, model, request, device, bins_at_once))
-    expected = {
-        (each.chrom, number): values
-        for each in predict_chroms(toy_dataset, model, request, device)
-        for number, values in enumerate(each.probabilities)
-        if not np.isnan(values[0])
-    }
-    assert found.keys() == expected.keys()
+    expected = predict_whole(toy_dataset, model, request_, device)
+    plan = make_plan(toy_dataset, request.regions, 1, 1)
+    assert list(found) == [(piece.chrom, number) for piece in plan.pieces for number in piece.bins.tolist()]
     assert len(found) > 100
     # Another number of windows per product may change the last bit.
-    np.testing.assert_allclose([found[at] for at in found], [expected[at] for at in found], rtol=1e-4)
+    np.testing.assert_allclose(list(found.values()), [expected[chrom][number] for chrom, number in found], rtol=1e-4)
 
 
 def test_any_piece_alone_has_the_bits_that_it_has_among_all(

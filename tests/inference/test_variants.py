@@ -23,7 +23,7 @@ from ebert_core.genome.regions import Region
 from ebert_core.inference import alleles, variants
 from ebert_core.inference.alleles import Judge, Variant, survey
 from ebert_core.inference.models import LoadedModel
-from ebert_core.inference.predictor import CellStates, Request, predict_chroms
+from ebert_core.inference.predictor import CellStates, Request
 from ebert_core.inference.scan import ScanGeometry, model_score
 from ebert_core.inference.variant_files import VariantOutputs, VariantRequest, score_variants
 from ebert_core.inference.variants import VariantScorer
@@ -276,14 +276,21 @@ def test_the_same_allele_changes_nothing(model: LoadedModel, device: Device, jud
 
 
 def test_the_reference_has_the_score_of_predict(
-    toy_files, toy_dataset: Dataset, model: LoadedModel, device: Device, judge: Judge, cell: CellStates
+    toy_files,
+    toy_dataset: Dataset,
+    model: LoadedModel,
+    device: Device,
+    judge: Judge,
+    cell: CellStates,
+    predict_whole: Callable[..., dict[str, np.ndarray]],
 ) -> None:
-    (whole,) = predict_chroms(toy_dataset, model, Request(("CTCF",), cell, (Region("chr1", 0, 60_000),)), device)
+    request = Request(("CTCF",), cell, (Region("chr1", 0, 60_000),))
+    whole = predict_whole(toy_dataset, model, request, device)["chr1"]
     rows = snvs(toy_files, [0, 1_000, 1_002, 5_013, 23_100, 39_995, 41_160, 59_999])
     found = [allele for row in rows for allele in judge.alleles(record(*row))]
     assert any(len(each.bins) < 4 for each in found)
     own, _ = VariantScorer(model_score(model.module, device, both_strands=True), [0], model.geometry()).logits(found)
-    expected = [whole.probabilities[each.bins, 0].max() for each in found]
+    expected = [whole[each.bins, 0].max() for each in found]
     np.testing.assert_allclose(model.calibration("CTCF").probabilities(own[:, 0]), expected, rtol=1e-4)
 
 

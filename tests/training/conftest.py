@@ -15,9 +15,12 @@ from ebert_core.config import PrepareConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.prepare import prepare
 from ebert_core.genome.labels import pack_labels
+from ebert_core.inference.models import LoadedModel, load_model
 from ebert_core.io.motifs import Motif
 from ebert_core.model.device import Device, choose_device
+from ebert_core.training import binding_windows
 from ebert_core.vocabulary import reverse_complement
+from tests.training.tuned import SMALL_BACKGROUND, Trained
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +111,40 @@ def located(toy_dataset: Dataset) -> Callable[[np.ndarray], list[tuple[int, bool
         ]
 
     return find
+
+
+@pytest.fixture
+def small_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Motifs learn how common their hits are from 200 kb in place of 20 Mb."""
+    monkeypatch.setattr(binding_windows, "_BACKGROUND_WINDOWS", SMALL_BACKGROUND)
+
+
+@pytest.fixture
+def trained(
+    small_background: None, toy_with_starts: Dataset, toy_motifs: list[Motif], device: Device, tmp_path: Path
+) -> Trained:
+    return Trained(toy_with_starts, toy_motifs, device, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tuned_folder(
+    toy_with_starts: Dataset,
+    toy_motifs: list[Motif],
+    device: Device,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A model that reads everything; do not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(binding_windows, "_BACKGROUND_WINDOWS", SMALL_BACKGROUND)
+        return Trained(toy_with_starts, toy_motifs, device, tmp_path_factory.mktemp("tuned"))("model")
+
+
+@pytest.fixture
+def tuned(tuned_folder: Path, toy_with_starts: Dataset, device: Device) -> LoadedModel:
+    return load_model(tuned_folder, toy_with_starts, device)
+
+
+@pytest.fixture
+def copied_starts(toy_with_starts: Dataset) -> Dataset:
+    """The dataset opened once more, so that its manifest may be changed in memory."""
+    return Dataset.open(toy_with_starts.path)

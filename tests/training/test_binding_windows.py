@@ -19,7 +19,7 @@ from ebert_core.training.binding_windows import BindingWindows
 from ebert_core.training.finetune_data import FinetuneChoice, FinetuneData, choose_data
 
 CONFIG = FinetuneConfig(window_bp=1_000, context_bp=200, global_batch=4, micro_batch=4, state_dropout=0.0)
-ALL_BOUND = CONFIG.model_copy(update={"bound_share": 1.0, "near_miss_share": 0.0})
+ALL_BOUND = CONFIG.model_copy(update={"bound_share": 1.0, "open_share": 0.0})
 SMALL = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -88,7 +88,7 @@ def test_the_asked_share_of_windows_holds_a_bound_bin(
     """In whatever order the chromosomes were named."""
     data = chosen(toy_dataset, chroms=chroms)
     always = BindingWindows(data, ALL_BOUND)
-    never = BindingWindows(data, CONFIG.model_copy(update={"bound_share": 0.0, "near_miss_share": 0.0}))
+    never = BindingWindows(data, CONFIG.model_copy(update={"bound_share": 0.0, "open_share": 0.0}))
     shares, places = [], set()
     for windows in (always, never):
         batches = [windows.draw(np.random.default_rng(seed), 8) for seed in range(40)]

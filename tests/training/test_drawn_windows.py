@@ -18,7 +18,7 @@ from ebert_core.training import binding_windows
 from ebert_core.training.binding_windows import BindingWindows, LabelledBatch
 from ebert_core.training.finetune_data import FinetuneChoice, FinetuneData, choose_data
 
-CONFIG = FinetuneConfig(window_bp=1_000, context_bp=200, state_dropout=0.0, bound_share=0.5, near_miss_share=0.1)
+CONFIG = FinetuneConfig(window_bp=1_000, context_bp=200, state_dropout=0.0, bound_share=0.5, open_share=0.1)
 SHOW_ALL = FeatureConfig(accessibility_dropout=0.0)
 
 
@@ -74,8 +74,8 @@ def inner_labels(dataset: Dataset, tf: str, cell: str, start: int) -> np.ndarray
 def test_windows_around_open_chromatin(toy_dataset: Dataset) -> None:
     """Peaks are open as a whole; of a track that is above 0 nearly everywhere, the strongest fiftieth is."""
     data, spec = chosen(toy_dataset), TrackSpec.choose(toy_dataset, FeatureConfig())
-    drawn = many(data, configured(bound_share=0.0, near_miss_share=1.0), 2_000, spec)
-    blind = many(data, configured(bound_share=0.0, near_miss_share=0.0), 2_000, spec)
+    drawn = many(data, configured(bound_share=0.0, open_share=1.0), 2_000, spec)
+    blind = many(data, configured(bound_share=0.0, open_share=0.0), 2_000, spec)
     for cell in data.cells:
         track = toy_dataset.flat_accessibility(cell)
         lowest = 0.0 if cell == "GM12878" else float(np.quantile(track, 0.97))
@@ -94,7 +94,7 @@ def test_without_accessibility_no_window_is_near_a_miss(toy_dataset: Dataset) ->
     without_hepg2 = TrackSpec.choose(toy_dataset, FeatureConfig(accessibility=False, tss=False))
     starts = eligible_starts(toy_dataset, data.train, 1_000)
     for spec in (None, without_hepg2):
-        drawn = many(data, configured(bound_share=0.0, near_miss_share=1.0), 5_000, spec)
+        drawn = many(data, configured(bound_share=0.0, open_share=1.0), 5_000, spec)
         times = np.array([(drawn.starts == start).sum() for start in starts])
         assert times.sum() == 5_000
         # Chi-square of a uniform draw: its mean is the number of windows less one, its variance twice that.
@@ -122,7 +122,7 @@ def test_some_of_the_bound_windows_are_of_what_is_learned_beside(
     """Also in a cell type in which nothing of the main TF is bound, and only around its sites there."""
     dataset = two_sites(relabel, copied_dataset())
     data = chosen(dataset, also=also, chroms=("chr1", "chr2"), valid=(Region("chr2", 4_000, 6_000),))
-    drawn = many(data, configured(bound_share=0.8, near_miss_share=0.0), 5_000)
+    drawn = many(data, configured(bound_share=0.8, open_share=0.0), 5_000)
     main, beside = (
         (drawn.cells == cell) & (drawn.starts + 200 <= site) & (site + 200 <= drawn.starts + 800)
         for cell, site in (("HepG2", 8_400), ("GM12878", 33_300))
@@ -167,9 +167,9 @@ def test_a_cell_that_was_not_assayed_has_no_weights(
 
 
 IMPORTANCE = {
-    "bound": {"bound_share": 0.6, "near_miss_share": 0.0},
-    "open": {"bound_share": 0.0, "near_miss_share": 0.6},
-    "both": {"bound_share": 0.4, "near_miss_share": 0.3},
+    "bound": {"bound_share": 0.6, "open_share": 0.0},
+    "open": {"bound_share": 0.0, "open_share": 0.6},
+    "both": {"bound_share": 0.4, "open_share": 0.3},
 }
 
 
@@ -204,7 +204,7 @@ def test_weighted_bound_bins_are_as_rare_as_they_are(toy_dataset: Dataset) -> No
     """What calibration needs: the weighted share of bound bins is the training part's."""
     data = chosen(toy_dataset, "MAX", also=("CTCF",))
     spec = TrackSpec.choose(toy_dataset, FeatureConfig())
-    drawn = many(data, configured(importance=1.0, bound_share=0.5, near_miss_share=0.2), 12_000, spec)
+    drawn = many(data, configured(importance=1.0, bound_share=0.5, open_share=0.2), 12_000, spec)
     every = [
         inner_labels(toy_dataset, "MAX", cell, start)
         for cell in data.cells

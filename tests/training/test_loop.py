@@ -393,6 +393,15 @@ def test_patience_and_the_best(
     assert all(torch.equal(outcome.best[name], shorter.best[name]) for name in shorter.best)
 
 
+@pytest.mark.parametrize(("until", "steps"), [(0, 3), (1, 3), (4, 6), (6, 8), (99, 8)])
+def test_patience_begins_to_count_when_told(run: Callable[..., Outcome], until: int, steps: int) -> None:
+    """The best step stays the best, however early it was."""
+    objective = Regression(scores=dict(enumerate([5.0, 4, 3, 2, 1, 0, 0, 0], start=1)))
+    config = changed(steps=8, evaluate_every=1, patience=2, patient_until=until)
+    outcome = run("patient", objective, config)
+    assert (outcome.state.step, outcome.state.best_step) == (steps, 1)
+
+
 def test_an_evaluation_repeated_after_a_stop_is_told_once(run: Callable[..., Outcome]) -> None:
     """Stopped in it, resumed, then killed before the next resume point: it is made a third time."""
 
