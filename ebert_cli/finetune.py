@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +73,10 @@ def run(
     states: Annotated[
         bool, typer.Option("--states/--no-states", help="Read chromatin states, or show the model unknown states only.")
     ] = True,
+    ensemble: Annotated[
+        int | None,
+        typer.Option("--ensemble", min=1, help="Models of an ensemble: their mean is the answer.", show_default="1"),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Optimiser steps at most.", show_default="4000")
     ] = None,
@@ -108,10 +113,11 @@ def run(
         told = list(settings or ()) + ([] if accessibility else ["features.accessibility=false"])
         without_states = {} if states else {"use_states": False}
         base = finetune_defaults(shape, motifs=motifs is not None)
-        resolved = resolve(base, config, told, steps=steps, seed=seed, **without_states)
+        resolved = resolve(base, config, told, steps=steps, members=ensemble, seed=seed, **without_states)
         place = options.Place(device, precision, threads, tensorboard, quiet)
         around = options.surroundings(place, stops, ranks)
 
+        from ebert_core.training.ensemble import finetune_ensemble
         from ebert_core.training.finetune import finetune, starting_encoder
         from ebert_core.training.finetune_data import FinetuneChoice, choose_data
         from ebert_core.training.run_folder import RunTarget
@@ -127,16 +133,17 @@ def run(
             held_out=tuple(held_out),
         )
         data = choose_data(opened, choice)
-        start = None if scratch else checkpoint
-        encoder = starting_encoder(start, shape, opened.require_state_model(), resolved.seed)
+        begin_with = None if scratch else checkpoint
+        start = functools.partial(starting_encoder, begin_with, shape, opened.require_state_model())
         everything = [name.casefold() for name in choice.tfs] == ["all"]
         target = output or Path("models") / _model_name(data.tfs, everything=everything)
         scanned: list[Motif] = []
         if motifs is not None:
-            scanned, lacking = choose_motifs(read_motifs(motifs), (*data.tfs, *resolved.features.motifs))
+            scanned, lacking = choose_motifs(read_motifs(motifs), data.tfs, resolved.features.motifs)
             if lacking:
-                around.reporter.log(f"{motifs.name} has no motif of {', '.join(dict.fromkeys(lacking))}")
-        finetune(data, resolved, encoder, scanned, RunTarget(target, overwrite, resume), around)
+                around.reporter.log(f"{motifs.name} has no motif of {', '.join(lacking)}")
+        train = finetune if resolved.members == 1 else finetune_ensemble
+        train(data, resolved, start, scanned, RunTarget(target, overwrite, resume), around)
         if not quiet:
             stderr.print(f"model: {target}", markup=False)
 

@@ -152,10 +152,10 @@ def run(
         target.refuse_existing()
     request = predictor.Request(tuple(tfs), source, tuple(chosen), both_strands)
     at_once = pieces.STREAM_BINS if to_stdout else pieces.piece_bins(len(tfs))
-    plan = pieces.make_plan(opened, chosen, loaded.geometry().core_bins, at_once)
+    plan = pieces.make_plan(opened, chosen, loaded.core_bins, at_once)
     values = scorer.piece_values(opened, loaded, request, place)
     if to_stdout:
-        scored = pieces.score_pieces(plan.pieces, values, len(tfs), lambda amount, note="": None)
+        scored = pieces.score_pieces(plan.pieces, values, lambda amount, note="": None)
         streams.write_rows(scored, tfs, sys.stdout, stream, settings)
         return
     scan = runs.Scan(plan, values, runs.scan_identity(opened, loaded, request, plan, place))

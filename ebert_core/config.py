@@ -23,7 +23,7 @@ COMMON_MOTIFS: Final = (
     "CTCF", "REST", "FOS::JUN", "GABPA", "ELF1", "MAX", "USF1", "MYC", "NRF1", "YY1", "SP1", "KLF4", "CREB1", "ATF4",
     "CEBPB", "MAFK", "NFE2L2", "BACH1", "NFYA", "NFIC", "RUNX1", "GATA1", "TEAD1", "SPI1", "IRF1", "RELA", "STAT1",
     "ZNF143", "THAP1", "ZBTB33", "E2F1", "EGR1", "TCF7L2", "FOXA1", "HNF4A", "NR2F2", "SRF", "MEF2A", "RFX5", "EBF1",
-    "POU2F2", "PAX5", "TFAP2A", "TP53",
+    "POU2F2", "PAX5", "TFAP2A", "TP53", "ETS1", "CTCFL",
 )  # fmt: skip
 """TFs whose motifs stand for the commonest families of motifs in accessible DNA."""
 
@@ -202,6 +202,9 @@ class FinetuneConfig(Config):
     head_share: float = Field(
         0.7, ge=0, le=1, description="share of the steps, the first, that train the head on the task features alone"
     )
+    members: int = Field(
+        1, ge=1, description="models of an ensemble, of seeds one after the other; their logits are averaged"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of the head, sampling and strands")
 
     @model_validator(mode="after")
@@ -232,7 +235,8 @@ _WITH_MOTIFS: Final = FinetuneConfig(
     global_batch=16,
     micro_batch=2,
     steps=1_000,
-    evaluate_every=125,
+    evaluate_every=250,
+    valid_bp=20_000_000,
 )
 
 

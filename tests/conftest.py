@@ -159,7 +159,7 @@ def predict_whole() -> Callable[..., dict[str, np.ndarray]]:
         shapes = {chrom: max(0, (dataset.assembly.length(chrom) - 200) // 50 + 1) for chrom in plan.chroms}
         tables = {chrom: np.full((bins, len(request.tfs)), np.nan, np.float32) for chrom, bins in shapes.items()}
         values = piece_values(dataset, model, request, device)
-        for scored in score_pieces(plan.pieces, values, len(request.tfs), lambda amount, note="": None):
+        for scored in score_pieces(plan.pieces, values, lambda amount, note="": None):
             tables[scored.piece.chrom][scored.piece.bins] = scored.probabilities
         return tables
 

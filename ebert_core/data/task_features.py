@@ -103,7 +103,7 @@ class TrackReader:
         if lost := [cell for cell in self.spec.mean_cells if cell not in here]:
             self.missing.append(f"the mean accessibility is of {len(here)} cell types, without {', '.join(lost)}")
         # An open stride of middling strength is 3: what is open must stand out among all that a network reads.
-        self._scale = 3 / float(np.median(self.spec.reference.values)) if self.spec.reference else 1.0
+        self._scale = 3 / self.spec.reference.median if self.spec.reference else 1.0
 
     def give(self, cell: str, track: Track | None, source: str) -> None:
         """Show this track as the cell type's accessibility, in place of the dataset's; None shows it as unknown.

@@ -92,6 +92,11 @@ class Quantiles:
         """The inverse of `to_json`; a KeyError, TypeError or ValueError where the value is none of its."""
         return cls(float(value["share_positive"]), tuple(float(each) for each in value["values"]))
 
+    @property
+    def median(self) -> float:
+        """Of the values above 0."""
+        return float(self.at(np.array([math.log(2) / _STEP]))[0])
+
     def at(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values at places between quantiles, of the input's shape.
 

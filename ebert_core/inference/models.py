@@ -15,7 +15,7 @@ from ebert_core.epigenome.state_models import StateModel
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 from ebert_core.genome.assembly import Assembly
 from ebert_core.inference.calls import ThresholdTable
-from ebert_core.inference.scan import ScanGeometry
+from ebert_core.inference.scan import ScanGeometry, scan_geometries
 from ebert_core.model.calibration import Calibration
 from ebert_core.model.checkpoint import read_model, require_same_states
 from ebert_core.model.device import Device
@@ -29,15 +29,20 @@ class LoadedModel:
 
     Attributes:
         path: its folder.
-        module: in evaluation mode, on the device.
+        members: in evaluation mode, on the device; their logits are averaged. Most models have one.
         manifest: its `ebert.json`.
         tracks: reads its task features from the dataset that it was opened with; None where it reads none.
     """
 
     path: Path
-    module: BindingModel
+    members: tuple[BindingModel, ...]
     manifest: dict[str, Any]
     tracks: TrackReader | None = None
+
+    @property
+    def module(self) -> BindingModel:
+        """The first member: its shape is that of all."""
+        return self.members[0]
 
     @property
     def tfs(self) -> list[str]:
@@ -85,7 +90,13 @@ class LoadedModel:
         data = self.manifest["started_from"]["data"]
         return {"cells": data["cells"], "regions": [*data["train"], *data["valid"]]}
 
+    @property
+    def core_bins(self) -> int:
+        """Bins that a window of a scan answers: what a scan is cut into should be multiples of it."""
+        return scan_geometries(self.module, self.geometry())[0].core_bins
+
     def geometry(self) -> ScanGeometry:
+        """Windows of its training."""
         config = FinetuneConfig(**self.manifest["config"])
         return ScanGeometry(config.window_bp, config.context_bp)
 
@@ -134,7 +145,7 @@ def load_model(path: Path, dataset: Dataset, device: Device) -> LoadedModel:
         InputError: its manifest is damaged or has settings that this program does not know.
         EbertError: its assembly or its state alphabet is another one.
     """
-    module, state_model, manifest = read_model(path)
+    members, state_model, manifest = read_model(path)
     known = _trained_on(manifest, path / MANIFEST_NAME)
     if clash := known.clash(dataset.assembly):
         raise EbertError(
@@ -145,7 +156,7 @@ def load_model(path: Path, dataset: Dataset, device: Device) -> LoadedModel:
         require_same_states(state_model, dataset.state_model, f"model {path}")
     spec = TrackSpec.from_json(manifest["features"]["tracks"])
     tracks = TrackReader(dataset, spec) if spec.channels else None
-    return LoadedModel(path, module.to(device.device), manifest, tracks)
+    return LoadedModel(path, tuple(member.to(device.device) for member in members), manifest, tracks)
 
 
 def _trained_on(manifest: dict[str, Any], path: Path) -> Assembly:

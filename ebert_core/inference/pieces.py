@@ -10,9 +10,10 @@ Legend: N bins of a chromosome, R runs, T TFs, n scored bins of a piece.
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,6 +171,7 @@ def make_plan(dataset: Sequences, regions: Iterable[Region], core_bins: int, bin
             if len(asked := np.flatnonzero(inside[first : first + step])):
                 low, high = first + int(asked[0]), first + int(asked[-1]) + 1
                 fates = _fates(dataset, chrom, low, inside[low:high])
+                give_back(dataset.sequence(chrom))
                 pieces.append(Piece(len(pieces), chrom, *(_runs(fates == fate) + low for fate in _FATES)))
     coverage = sum((piece.coverage for piece in pieces), Coverage())
     if not coverage.scored:
@@ -178,6 +180,17 @@ def make_plan(dataset: Sequences, regions: Iterable[Region], core_bins: int, bin
             "choose chromosomes or regions that have bins",
         )
     return Plan(tuple(sorted(edges)), tuple(pieces), coverage)
+
+
+def give_back(*arrays: NDArray[Any]) -> None:
+    """Let go of the pages that reading memory-mapped arrays brought in; other arrays are left alone.
+
+    They stay in the system's cache, but count no more as this process's: a scan would end up with the whole genome.
+    """
+    for array in arrays:
+        pages = getattr(array, "_mmap", None)
+        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _inside(length: int, edges: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -232,11 +245,10 @@ class Values(Protocol):
     """How the bins of a piece get their values."""
 
     def __call__(self, piece: Piece, advance: Advance) -> Scored:
-        """Score the piece's bins, of which there is at least one; `advance` is told as they get done."""
+        """Score the piece's bins, of which there may be none; `advance` is told as they get done."""
 
 
-def score_pieces(pieces: Iterable[Piece], values: Values, num_tfs: int, advance: Advance) -> Iterator[Scored]:
-    """The pieces with their values, in order; one without a bin to score asks for nothing."""
+def score_pieces(pieces: Iterable[Piece], values: Values, advance: Advance) -> Iterator[Scored]:
+    """The pieces with their values, in order."""
     for piece in pieces:
-        empty = Scored(piece, np.empty((0, num_tfs), dtype=np.float32))
-        yield values(piece, advance) if len(piece.wanted) else empty
+        yield values(piece, advance)

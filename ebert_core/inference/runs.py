@@ -274,7 +274,7 @@ def _pieces(
                     advance(piece.coverage.scored, piece.chrom)
                     yield journal.read(piece.number)
                 else:
-                    yield from score_pieces([piece], scan.values, len(job.tfs), advance)
+                    yield from score_pieces([piece], scan.values, advance)
 
         yield stream()
 

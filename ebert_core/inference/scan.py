@@ -4,22 +4,33 @@ The windows lie on a grid that is fixed to the chromosome, so a bin's value does
 for. A window answers the bins of its core; the `context_bp` on either side of the core are only read. Beyond the ends
 of a chromosome the window holds N and unknown states.
 
-Legend: B windows, W window_bp, K bins of a core, N bins of a chromosome, T TFs.
+A model whose encoder reads blocks, each on its own, gives a bin the same logits in any window that holds the same
+blocks and all that the layers at strides reach. So its windows here begin and end with blocks that are fixed to the
+chromosome, and may be longer than those of its training, with less to read twice, or shorter where few bins are asked.
+
+Legend: B windows, W window_bp, n strides of a window, K bins of a core, N bins of a chromosome, T TFs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ebert_core.data.windows import Batch
+from ebert_core.genome.intervals import Positions
 from ebert_core.model.device import Device
-from ebert_core.model.fusion import BindingModel
-from ebert_core.vocabulary import BASE_N, BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP
+from ebert_core.model.fusion import BindingModel, StrideBlock
+from ebert_core.vocabulary import BASE_N, BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP, reverse_complement
+
+# bp of a pass of the model. On a CPU the products run at their full rate from about here on, and no activation of the
+# usual sizes is over the 32 MB that glibc keeps for reuse (benchmarks/scan.py).
+_PASS_BP: Final = {"cpu": 51_200, "cuda": 409_600}
 
 Score = Callable[[Batch], NDArray[np.float32]]
 """Windows (B, W) -> logits (B, (W - 200) / 50 + 1, T)."""
@@ -33,23 +44,54 @@ class ScanGeometry:
     """Windows of a scan.
 
     Attributes:
-        window_bp: a multiple of 200.
-        context_bp: read but not answered at either side; a multiple of 200.
+        window_bp: a multiple of `grid_bp`.
+        context_bp: read but not answered at either side; a multiple of `grid_bp`.
+        grid_bp: windows begin at its multiples: 200, or the blocks of an encoder that reads a window in such.
     """
 
     window_bp: int
     context_bp: int
+    grid_bp: int = STATE_BIN_BP
 
     @property
     def core_bp(self) -> int:
-        """Distance between windows: the largest multiple of 200 whose bins all have their context."""
+        """Distance between windows: the largest multiple of `grid_bp` whose bins all have their context."""
         answerable = self.window_bp - 2 * self.context_bp - BIN_BP + STRIDE_BP
-        return max(answerable // STATE_BIN_BP * STATE_BIN_BP, STATE_BIN_BP)
+        return max(answerable // self.grid_bp * self.grid_bp, self.grid_bp)
 
     @property
     def core_bins(self) -> int:
         """K."""
         return self.core_bp // STRIDE_BP
+
+    def windows_at_once(self, device: Device) -> int:
+        """Windows of a pass of the model."""
+        return max(1, _PASS_BP[device.device.type] // self.window_bp)
+
+    def read_bp(self, bins: Positions) -> int:
+        """How many bp the windows hold that answer the bins of these numbers."""
+        return len(np.unique(bins // self.core_bins)) * self.window_bp
+
+
+def scan_geometries(module: BindingModel, trained: ScanGeometry) -> tuple[ScanGeometry, ...]:
+    """The windows in which a scan may show a model a chromosome; the answers are the same to rounding.
+
+    Args:
+        module: the model.
+        trained: the windows of its training.
+
+    Returns:
+        Long ones, then short ones for bins that lie apart; `trained` alone where the encoder reads a window as a whole.
+    """
+    block = module.shape.fusion.encoder_bp
+    if not block or trained.window_bp <= block:
+        return (trained,)
+    reach = sum(layer.dilation for layer in module.head.blocks if isinstance(layer, StrideBlock)) * STRIDE_BP
+    # The features of a window's first stride miss what lies before it. Shown to the encoder, all of its block knows.
+    blocks = -(-max(trained.context_bp, reach) // block) + (module.head.early is not None)
+    # One block more than the core and its context, for the last bins' further strides.
+    long = max(_PASS_BP["cpu"] // block, 2 * blocks + 2)
+    return tuple(ScanGeometry(number * block, blocks * block, block) for number in (long, 2 * blocks + 2))
 
 
 def scan(
@@ -111,21 +153,32 @@ def model_score(module: BindingModel, device: Device, *, both_strands: bool) -> 
     """The scoring function of a model: logits of one strand, or their mean over both."""
     encode = module.listens
 
-    def forward(batch: Batch) -> torch.Tensor:
-        bases = torch.from_numpy(np.ascontiguousarray(batch.bases)).to(device.device)
-        states = torch.from_numpy(np.ascontiguousarray(batch.states)).to(device.device)
-        tracks = (
-            None if batch.tracks is None else torch.from_numpy(np.ascontiguousarray(batch.tracks)).to(device.device)
-        )
-        with torch.inference_mode(), device.autocast():
-            return module(bases, states, tracks, encode=encode).float()
-
     def score(batch: Batch) -> NDArray[np.float32]:
-        logits = forward(batch)
-        if both_strands:
-            # Read on the other strand, the last bin of a window comes first.
-            other = forward(batch.flipped(np.ones(len(batch.bases), dtype=bool)))
-            logits = (logits + other.flip(1)) / 2
+        bases, states = _tensor(batch.bases, device), _tensor(batch.states, device)
+        tracks = None if batch.tracks is None else _tensor(batch.tracks, device)
+        with torch.inference_mode(), device.autocast():
+            features = module.features(bases, tracks)
+            logits = _logits(module, bases, states, features, encode=encode)
+            if both_strands:
+                # Read on the other strand, the last bin of a window comes first. Task features are of both strands
+                # anyway: a stride has the same.
+                other = _tensor(reverse_complement(batch.bases), device)
+                turned = _logits(module, other, states.flip(1), features.flip(1), encode=encode)
+                logits = (logits + turned.flip(1)) / 2
         return logits.cpu().numpy()
 
     return score
+
+
+def _logits(module: BindingModel, bases: Tensor, states: Tensor, features: Tensor, *, encode: bool) -> Tensor:
+    """`BindingModel.forward` with task features that are known already, float32 (B, n - 3, T)."""
+    tokens = None
+    if encode:
+        early = None if module.head.early is None else module.head.early(features)
+        tokens = module.tokens_of(bases, states, early)
+    logits: Tensor = module.head(tokens, features, states)
+    return logits.float()
+
+
+def _tensor(array: NDArray[np.generic], device: Device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device.device)

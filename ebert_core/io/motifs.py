@@ -118,17 +118,24 @@ def _read_matrix(
     return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def choose_motifs(motifs: Sequence[Motif], names: Iterable[str]) -> tuple[list[Motif], list[str]]:
-    """The motif of each TF (`find_motif`), each once, in the order of the names; and the names that have none."""
+def choose_motifs(
+    motifs: Sequence[Motif], tfs: Iterable[str], common: Iterable[str] = ()
+) -> tuple[list[Motif], list[str]]:
+    """Every matrix of the TFs, then one of each common TF, each once; and the names without any.
+
+    A TF's matrices are all that answer to its name in the same way, older versions too: they were learned from other
+    experiments and are not the same. A common TF's is the widest version of its first matrix (`find_motif`): JASPAR's
+    newest have lost flanks that bind a little.
+    """
     chosen: dict[str, Motif] = {}
     missing = []
-    for name in names:
+    for name, every in [*((tf, True) for tf in tfs), *((name, False) for name in common)]:
         try:
-            motif = find_motif(motifs, name)
-            chosen.setdefault(motif.name, motif)
+            found = _matrices(motifs, name) if every else [_widest_version(motifs, find_motif(motifs, name))]
+            chosen |= {motif.name: motif for motif in found if motif.name not in chosen}
         except UnknownNameError:
             missing.append(name)
-    return list(chosen.values()), missing
+    return list(chosen.values()), list(dict.fromkeys(missing))
 
 
 def find_motif(motifs: Sequence[Motif], tf: str) -> Motif:
@@ -141,11 +148,25 @@ def find_motif(motifs: Sequence[Motif], tf: str) -> Motif:
     Raises:
         UnknownNameError: none answers to the name.
     """
+    return _newest(_matrices(motifs, tf))
+
+
+def _matrices(motifs: Sequence[Motif], tf: str) -> list[Motif]:
+    """All that answer to the name in the first way in which any does; `UnknownNameError` where none does."""
     wanted = tf.casefold()
     for keys in (_alt_name, _name, _partners, _stem):
         if found := [motif for motif in motifs if wanted in keys(motif)]:
-            return _newest(found)
+            return found
     raise UnknownNameError("motif", tf, (motif.alt_name or motif.name for motif in motifs))
+
+
+def _widest_version(motifs: Sequence[Motif], of: Motif) -> Motif:
+    """The widest of the versions of a matrix, of several as wide the last in the file."""
+    if not (match := _VERSION.fullmatch(of.name)):
+        return of
+    found = ((motif, _VERSION.fullmatch(motif.name)) for motif in motifs)
+    versions = [motif for motif, other in found if other and other["matrix"] == match["matrix"]]
+    return max(reversed(versions), key=len)
 
 
 def _alt_name(motif: Motif) -> tuple[str, ...]:

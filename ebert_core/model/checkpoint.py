@@ -54,13 +54,20 @@ def vocabulary_entry(config: EncoderConfig, state_model: StateModel) -> dict[str
     return {"bases": BASES, "token_bp": config.token_bp, "state_model": state_model.to_json()}
 
 
-def save(folder: Path, kind: str, module: nn.Module, body: dict[str, Any]) -> None:
-    """Write weights and manifest into an empty folder (the caller publishes it)."""
-    weights = folder / WEIGHTS_FILE
-    save_weights(module.state_dict(), weights)
+def weights_name(member: int) -> str:
+    """File of an ensemble's member, from 0: `weights.safetensors`, `weights-2.safetensors`, ..."""
+    return f"weights-{member + 1}.safetensors" if member else WEIGHTS_FILE
+
+
+def save(folder: Path, kind: str, module: nn.Module | Sequence[nn.Module], body: dict[str, Any]) -> None:
+    """Write weights, one file per module, and the manifest into an empty folder (the caller publishes it)."""
+    files = {}
+    for number, member in enumerate([module] if isinstance(module, nn.Module) else module):
+        path = folder / weights_name(number)
+        save_weights(member.state_dict(), path)
+        files[path.name] = file_entry(path)
     version = {"checkpoint": CHECKPOINT_FORMAT, "model": MODEL_FORMAT}[kind]
-    manifest = build_manifest(kind, version, {**body, "files": {WEIGHTS_FILE: file_entry(weights)}})
-    write_json(folder / MANIFEST_NAME, manifest)
+    write_json(folder / MANIFEST_NAME, build_manifest(kind, version, {**body, "files": files}))
 
 
 def save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -91,13 +98,19 @@ def read_checkpoint(folder: Path) -> tuple[PretrainingModel, StateModel, dict[st
     return module, state_model, manifest
 
 
-def read_model(folder: Path) -> tuple[BindingModel, StateModel, dict[str, Any]]:
-    """A fine-tuned model: (modules on the CPU in evaluation mode, its state model, its manifest)."""
+def read_model(folder: Path) -> tuple[tuple[BindingModel, ...], StateModel, dict[str, Any]]:
+    """A fine-tuned model: (its members on the CPU in evaluation mode, its state model, its manifest).
+
+    Most models have one member; an ensemble's answer is the mean of its members' logits.
+    """
     manifest = read_manifest(folder, "model", MODEL_FORMAT)
     config, state_model = _read_tokens(folder, manifest, "model")
-    module = BindingModel(Encoder(config, len(state_model.states)), len(manifest["tfs"]), _shape(folder, manifest))
-    _fill(module, folder, manifest, "model")
-    return module.eval(), state_model, manifest
+    shape, members = _shape(folder, manifest), []
+    for number in range(max(1, len(manifest["files"]))):
+        module = BindingModel(Encoder(config, len(state_model.states)), len(manifest["tfs"]), shape)
+        _fill(module, folder, manifest, "model", weights_name(number))
+        members.append(module.eval())
+    return tuple(members), state_model, manifest
 
 
 def _read_tokens(folder: Path, manifest: dict[str, Any], kind: str) -> tuple[EncoderConfig, StateModel]:
@@ -158,8 +171,10 @@ def _shape(folder: Path, manifest: dict[str, Any]) -> BindingShape:
         ) from None
 
 
-def _fill(module: nn.Module, folder: Path, manifest: dict[str, Any], kind: str) -> None:
-    path = check_file(folder, WEIGHTS_FILE, manifest["files"][WEIGHTS_FILE], kind)
+def _fill(module: nn.Module, folder: Path, manifest: dict[str, Any], kind: str, name: str = WEIGHTS_FILE) -> None:
+    if name not in manifest["files"]:
+        raise InputError(folder / MANIFEST_NAME, f"lists no {name}", f"make it anew with `{MADE_BY[kind]}`")
+    path = check_file(folder, name, manifest["files"][name], kind)
     try:
         module.load_state_dict(load_weights(path))
     except RuntimeError as error:

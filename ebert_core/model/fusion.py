@@ -104,11 +104,11 @@ class BindingModel(nn.Module):
         tokens = None
         if encode:
             early = self.head.early(features) if self.head.early is not None else None
-            tokens = self._encode(bases, states, early)
+            tokens = self.tokens_of(bases, states, early)
         logits: Tensor = self.head(tokens, features, states)
         return logits
 
-    def _encode(self, bases: Tensor, states: Tensor, early: Tensor | None) -> Tensor:
+    def tokens_of(self, bases: Tensor, states: Tensor, early: Tensor | None) -> Tensor:
         """Tokens (B, L, D) of windows that the encoder reads in blocks, each on its own."""
         batch, window_bp = bases.shape
         block_bp = self.shape.fusion.encoder_bp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,27 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ebert_core.artifacts import digest_of
 from ebert_core.config import EncoderConfig, FinetuneConfig
-from ebert_core.data.task_features import TrackReader, TrackSpec
+from ebert_core.data.task_features import TrackSpec
 from ebert_core.data.windows import step_generator
 from ebert_core.epigenome.state_models import StateModel
-from ebert_core.evaluation.measures import measure
-from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region
-from ebert_core.inference.predictor import chrom_tracks
-from ebert_core.inference.scan import ScanGeometry, model_score, scan
+from ebert_core.inference.packed import packed
+from ebert_core.inference.scan import model_score
 from ebert_core.io.motifs import Motif
 from ebert_core.model.checkpoint import features_entry, read_checkpoint, require_same_states, vocabulary_entry
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder, count_parameters
 from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
+from ebert_core.training.binding_validation import BindingValidation
 from ebert_core.training.binding_windows import BindingWindows, LabelledBatch, background_bases
-from ebert_core.training.calibration import fit_calibration, threshold_table
 from ebert_core.training.distributed import ALONE, Ranks
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.training.loop import LoopConfig, Surroundings
@@ -38,7 +35,7 @@ from ebert_core.training.progress import Meter, no_content, training_flops
 from ebert_core.training.resume import LoopState
 from ebert_core.training.run_folder import Publication, RunTarget, train_and_publish
 from ebert_core.training.steps import StepConfig
-from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
+from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
 _TRAIN_STREAM = 2
 _SCAN_WINDOWS = 8
@@ -87,9 +84,8 @@ class BindingObjective:
         self.head_steps = round(config.head_share * config.steps) if module.shape.motifs[0] else 0
         self.weights = (1.0,)
         self.windows = BindingWindows(data, config, tracks)
-        self._tracks = TrackReader(data.dataset, tracks) if tracks is not None and tracks.channels else None
-        self._data, self._config, self._device = data, config, device
-        self._regions = _thinned(data.valid, config.valid_bp // max(1, len(data.valid_cells)))
+        self.validation = BindingValidation(data, config, tracks)
+        self._config, self._device = config, device
         self._latest: tuple[int, LabelledBatch] | None = None
 
     def groups(self) -> list[tuple[nn.Module, float]]:
@@ -119,78 +115,18 @@ class BindingObjective:
 
     def evaluate(self, ranks: Ranks = ALONE) -> dict[str, Any]:
         """Mean auPRC over TFs and validation cell types, and each of them."""
-        by_pair = {}
-        for (tf, cell), (logits, bound) in self.validate(self._regions).items():
-            if bound.any() and not bound.all():
-                by_pair[f"{tf}/{cell}"] = measure(logits, bound).auprc
-        mean = float(np.mean(list(by_pair.values()))) if by_pair else 0.0
-        return {"score": mean, "valid_auprc": mean, "by_pair": by_pair}
-
-    def validate(
-        self, regions: Sequence[Region], *, both_strands: bool = False
-    ) -> dict[tuple[str, str], tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-        """(TF, cell type) -> (logits, bound) of the labelled bins of the regions; ambiguous bins left out."""
-        dataset = self._data.dataset
-        geometry = ScanGeometry(self._config.window_bp, self._config.context_bp)
-        score = model_score(self.module, self._device, both_strands=both_strands)
-        pieces: dict[tuple[str, str], list[tuple[NDArray[np.float32], NDArray[np.bool_]]]] = {}
-        for cell in self._data.valid_cells:
-            tfs = [(t, tf) for t, tf in enumerate(self._data.tfs) if cell in dataset.cells_of(tf)]
-            for region in regions:
-                with_states = self._config.use_states and cell in dataset.state_cells
-                states = dataset.states(cell, region.chrom) if with_states else None
-                labels = {tf: dataset.labels(tf, cell, region.chrom) for _, tf in tfs}
-                starts = np.arange(next(iter(labels.values())).size, dtype=np.int64) * STRIDE_BP
-                inside = (starts >= region.start) & (starts + BIN_BP <= region.end)
-                wanted = inside & np.any([(codes == BOUND) | (codes == UNBOUND) for codes in labels.values()], axis=0)
-                offset = dataset.assembly.offset(region.chrom)
-                span = (offset, offset + dataset.assembly.length(region.chrom))
-                reader = self._tracks
-                tracks = None if reader is None else chrom_tracks(reader, cell, span, geometry.window_bp)
-                for bins, logits in scan(
-                    score, dataset.sequence(region.chrom), states, wanted, geometry, _SCAN_WINDOWS, tracks
-                ):
-                    for t, tf in tfs:
-                        known = (labels[tf][bins] == BOUND) | (labels[tf][bins] == UNBOUND)
-                        pieces.setdefault((tf, cell), []).append((logits[known, t], labels[tf][bins][known] == BOUND))
-        return {
-            pair: (np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts]))
-            for pair, parts in pieces.items()
-        }
+        return self.validation.evaluate(model_score(self.module, self._device, both_strands=False))
 
     def calibrate(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-        """Per TF slope, intercept and threshold table, per pair the measures, on the whole validation part.
-
-        Both strands are read, as `ebert predict` does, so that its probabilities are those of the table.
-        """
+        """See `BindingValidation.calibrate`."""
         self.module.eval()
-        found = self.validate(self._data.valid, both_strands=True)
-        calibrations: dict[str, dict[str, Any]] = {}
-        measures = {}
-        for tf in self._data.tfs:
-            own = {cell: values for (name, cell), values in found.items() if name == tf}
-            logits = np.concatenate([values[0] for values in own.values()])
-            bound = np.concatenate([values[1] for values in own.values()])
-            calibration = fit_calibration(logits, bound)
-            table = threshold_table(calibration.probabilities(logits), bound)
-            calibrations[tf] = {**vars(calibration), "thresholds": table.to_json()}
-            for cell, (cell_logits, cell_bound) in own.items():
-                if cell_bound.any():
-                    measures[f"{tf}/{cell}"] = vars(measure(cell_logits, cell_bound))
-        return calibrations, measures
+        # To the last digit as `ebert predict` computes it.
+        module = packed(self.module, self._device)
+        return self.validation.calibrate(model_score(module, self._device, both_strands=True))
 
 
-def _thinned(regions: Sequence[Region], most_bp: int, piece_bp: int = 100_000) -> list[Region]:
-    """Pieces of the regions, evenly spread, `most_bp` together."""
-    pieces = [
-        Region(region.chrom, max(start, region.start), min(start + piece_bp, region.end))
-        for region in regions
-        for start in range(region.start // STATE_BIN_BP * STATE_BIN_BP, region.end, piece_bp)
-    ]
-    keep = max(1, most_bp // piece_bp)
-    if len(pieces) <= keep:
-        return list(regions)
-    return [pieces[i] for i in np.linspace(0, len(pieces) - 1, keep).round().astype(int)]
+Start = Callable[[int], tuple[Encoder, dict[str, Any]]]
+"""Seed -> (the encoder to fine-tune, where it came from): `starting_encoder` of a run."""
 
 
 def starting_encoder(
@@ -209,15 +145,15 @@ def starting_encoder(
 def finetune(
     data: FinetuneData,
     config: FinetuneConfig,
-    encoder: tuple[Encoder, dict[str, Any]],
+    start: Start,
     motifs: Sequence[Motif],
     target: RunTarget,
     around: Surroundings,
 ) -> Path:
-    """Fine-tune an encoder for the chosen TFs and publish the model.
+    """Fine-tune an encoder for the chosen TFs and publish the model; `config.members` is not looked at.
 
     Args:
-        encoder: from `starting_encoder`.
+        start: makes the encoder.
         motifs: from `io.motifs.choose_motifs`; none where no motif file was named.
 
     Returns:
@@ -227,8 +163,8 @@ def finetune(
         EbertError: an output in the way, nothing to train on, too little memory, or a loss that is not finite.
         KeyboardInterrupt: stopped and saved; `Requeue` is one.
     """
+    trunk, origin = start(config.seed)
     torch.manual_seed(config.seed)
-    trunk, origin = encoder
     tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells)
     scanner = MotifScan([motif.log_odds() for motif in motifs])
     width = scanner.kernels.shape[2]
@@ -269,19 +205,23 @@ def finetune(
         patience=config.patience,
         patient_until=objective.head_steps,
     )
-    shown = config.model_dump(exclude={"micro_batch", "checkpoint_minutes"})
-    fingerprint = digest_of(
-        {"config": shown, "data": data.describe(), "encoder": origin, "motifs": [motif.label for motif in motifs]}
-    )
     train_and_publish(
         objective,
         loop,
         around,
         target,
-        Publication("model", fingerprint, module, body),
+        Publication("model", fingerprint_of(data, config, origin, motifs), module, body),
         _meter(config, trunk, around, head_first=objective.head_steps > 0),
     )
     return target.output
+
+
+def fingerprint_of(data: FinetuneData, config: FinetuneConfig, origin: dict[str, Any], motifs: Sequence[Motif]) -> str:
+    """Digest of what makes a run what it is; `origin` is where its encoder came from."""
+    shown = config.model_dump(exclude={"micro_batch", "checkpoint_minutes"})
+    return digest_of(
+        {"config": shown, "data": data.describe(), "encoder": origin, "motifs": [motif.label for motif in motifs]}
+    )
 
 
 def _announce(data: FinetuneData, config: FinetuneConfig, objective: BindingObjective, around: Surroundings) -> None:

@@ -38,12 +38,10 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
     ranks: list[subprocess.Popen[bytes]] = []
     heard: list[int] = []
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        for rank in ranks:
-            rank.send_signal(number)
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)  # `_wait` passes it on: a rank that is just being started would not get it from here
 
-    previous = {number: signal.signal(number, forward) for number in _FORWARDED}
+    previous = {number: signal.signal(number, hear) for number in _FORWARDED}
     try:
         port = _free_port()
         for rank in range(devices):
@@ -59,7 +57,7 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
                     preexec_fn=_dies_with(os.getpid()),
                 )
             )
-        code = _wait(ranks)
+        code = _wait(ranks, heard)
     finally:
         for process in ranks:
             process.kill()
@@ -94,10 +92,17 @@ def _dies_with(parent: int) -> Callable[[], None]:
     return arrange
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
-    """The code of the first rank to end with another than 0; the others then get a moment to leave."""
-    code, until = 0, float("inf")
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], heard: Sequence[int]) -> int:
+    """The code of the first rank to end with another than 0; the others then get a moment to leave.
+
+    Signals in `heard` go to every rank, each once, also those that came before all ranks were there.
+    """
+    code, until, passed_on = 0, float("inf"), 0
     while time.monotonic() < until:
+        for number in heard[passed_on:]:
+            for rank in ranks:
+                rank.send_signal(number)
+            passed_on += 1
         codes = [rank.poll() for rank in ranks]
         code = code or next((found for found in codes if found), 0)
         if None not in codes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pyBigWig
 import pytest
 
 from ebert_core.training import binding_windows
@@ -70,3 +72,24 @@ def test_features_from_the_command_line(road, ebert, options, num_tracks, compos
     assert found["features"]["composition"] == composition
     assert found["features"]["motifs"] == []
     assert found["config"]["features"]["accessibility"] == bool(num_tracks)
+
+
+def test_an_ensemble_has_a_spread(road, ebert):
+    done = ebert(*FINETUNE, "--ensemble", 2, "--steps", 10)
+    assert done.exit_code == 0, done.stderr
+    assert "member 2 of 2, seed 1" in done.stderr
+    found = manifest(road)
+    assert (found["config"]["members"], sorted(found["files"])) == (2, ["weights-2.safetensors", "weights.safetensors"])
+    predict = ["predict", "-q", "--tf", "CTCF", "--cell", "HepG2", "--model", "new", "--output", "out", "--threads", 1]
+    done = ebert(*predict, "--chrom", "chr1:20000-26000,chr2:0-4000", "--format", "bigwig")
+    assert done.exit_code == 0, done.stderr
+    with pyBigWig.open(str(road / "out" / "CTCF.HepG2.bw")) as mean:
+        values = np.array(mean.values("chr2", 100, 3_900))
+    with pyBigWig.open(str(road / "out" / "CTCF.HepG2.spread.bw")) as spread:
+        spreads = np.array(spread.values("chr2", 100, 3_900))
+    assert np.array_equal(np.isnan(values), np.isnan(spreads))
+    # A model that has learned nothing in ten steps gives every bin the same probability.
+    assert (np.nanmax(spreads) > 0) == (found["calibration"]["CTCF"]["slope"] > 0)
+    assert np.nanmax(spreads) < 0.5
+    told = json.loads((road / "out" / "CTCF.HepG2.ebert.json").read_text())
+    assert "CTCF.HepG2.spread.bw" in told["files"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import ebert_core
 from ebert_cli.app import app
@@ -92,8 +93,9 @@ def test_no_arguments_show_the_help():
     ],
 )
 def test_wrong_usage_ends_with_2_and_no_traceback(arguments, says):
-    done = run(*arguments)
-    assert done.returncode == 2
+    done = CliRunner(env=TERMINAL).invoke(app, arguments)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

@@ -143,17 +143,17 @@ def piped(command: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_sites_through_a_pipe(here: Path) -> None:
+def test_sites_through_a_pipe(ebert: Ebert, here: Path) -> None:
     """The line of the README: sites in, best bins out, and not a word beside."""
     (here / "sites.bed").write_text("chr2\t5000\t5300\nchr1\t1000\t1300\nchr2\t4000\t4100\nchr2\t5100\t5200\n")
-    ebert = '"$PY" -c "$EBERT" predict --tf CTCF --cell HepG2 --threads 1'
-    done = piped(f"gzip -c sites.bed | zcat | {ebert} --regions - -o - | sort -k5,5gr | head -n 3", here)
+    predict = '"$PY" -c "$EBERT" predict --tf CTCF --cell HepG2 --threads 1'
+    done = piped(f"gzip -c sites.bed | zcat | {predict} --regions - -o - | sort -k5,5gr | head -n 3", here)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert [len(row) for row in rows] == [5, 5, 5]
     scores = [float(row[4]) for row in rows]
     assert scores == sorted(scores, reverse=True)
-    everything = piped(f"{ebert} --regions sites.bed -o -", here).stdout.splitlines()
+    everything = ebert(*PREDICT, "--regions", "sites.bed", "-o", "-").stdout.splitlines()
     assert len(everything) == len(set(everything)) == 6 + 6 + 2
     assert max(float(line.split("\t")[4]) for line in everything) == scores[0]
 

@@ -138,7 +138,7 @@ class MadeUp:
         return Scored(piece, self.tables[piece.chrom][piece.bins], spread)
 
     def pieces(self) -> Iterator[Scored]:
-        return score_pieces(self.plan.pieces, self.values, 2, lambda amount, note="": None)
+        return score_pieces(self.plan.pieces, self.values, lambda amount, note="": None)
 
 
 @pytest.fixture

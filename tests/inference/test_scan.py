@@ -12,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ebert_core.config import EncoderConfig, FusionConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.windows import Batch
 from ebert_core.inference.models import LoadedModel
-from ebert_core.inference.scan import ScanGeometry, model_score, scan
+from ebert_core.inference.scan import ScanGeometry, Tracks, model_score, scan, scan_geometries
 from ebert_core.model.device import Device
+from ebert_core.model.encoder import Encoder
+from ebert_core.model.fusion import BindingModel, BindingShape
+from ebert_core.model.stride_features import MotifScan
 from ebert_core.vocabulary import reverse_complement
 
 # What a fake model answers for a bin, one column each.
@@ -201,10 +205,21 @@ class Counting:
 
     def __init__(self, *bases: int) -> None:
         self.bases = bases
+        self.head = CountingHead()
 
-    def __call__(self, bases: Tensor, states: Tensor, tracks: Tensor | None = None, *, encode: bool = True) -> Tensor:
+    def features(self, bases: Tensor, tracks: Tensor | None) -> Tensor:
+        return torch.zeros(len(bases), bases.shape[1] // 50, 0)
+
+    def tokens_of(self, bases: Tensor, states: Tensor, early: Tensor | None) -> Tensor:
         ours = sum((bases == base).float() for base in self.bases)
-        counts = ours.unfold(1, 200, 50).sum(dim=-1)
+        return ours.unflatten(1, (-1, 50)).sum(dim=-1)
+
+
+class CountingHead:
+    early = None
+
+    def __call__(self, tokens: Tensor, features: Tensor, states: Tensor) -> Tensor:
+        counts = tokens.unfold(1, 4, 1).sum(dim=-1)
         # The state of the bin's first half counts little, that of its second half much: the strands differ.
         strides = states.repeat_interleave(4, dim=1).float().unfold(1, 4, 1)
         return torch.stack([counts, strides @ torch.tensor([0.0, 1.0, 0.0, 100.0])], dim=-1)
@@ -232,9 +247,12 @@ class Looking:
 
     listens = False
 
-    def __call__(self, bases: Tensor, states: Tensor, tracks: Tensor, *, encode: bool) -> Tensor:
-        assert not encode
-        return tracks[:, 2:-1]
+    def features(self, bases: Tensor, tracks: Tensor) -> Tensor:
+        return tracks
+
+    def head(self, tokens: None, features: Tensor, states: Tensor) -> Tensor:
+        assert tokens is None
+        return features[:, 2:-1]
 
 
 def test_tracks_are_turned_with_their_window(windows: Batch, device: Device) -> None:
@@ -249,8 +267,8 @@ def test_tracks_are_turned_with_their_window(windows: Batch, device: Device) -> 
 
 def test_one_strand_is_the_models_own_answer(windows: Batch, device: Device) -> None:
     score = model_score(Counting(0), device, both_strands=False)(windows)
-    own = Counting(0)(torch.from_numpy(windows.bases), torch.from_numpy(windows.states))
-    assert np.array_equal(score, own.numpy())
+    own = np.stack([(windows.bases[:, first : first + 200] == 0).sum(axis=1) for first in range(0, 801, 50)], axis=1)
+    assert np.array_equal(score[..., 0], own)
     assert score.dtype == np.float32
 
 
@@ -283,3 +301,102 @@ def test_dense_scan_equals_one_window_at_a_time(
         own = found[start // 50 : start // 50 + 20]
         np.testing.assert_allclose(own, expected[: len(own)], atol=1e-4)
     assert found.std() > 0.1
+
+
+# --- models whose encoder reads blocks
+
+BLOCK_BP = 400
+
+
+def block_model(early: bool = False, layers: int = 3) -> BindingModel:
+    """Random weights; reads motifs, composition and two tracks, and reaches 1 + 2 + 4 strides with three layers."""
+    rng = np.random.default_rng(11)
+    scan_of = MotifScan([rng.normal(size=(width, 4)).astype(np.float32) for width in (6, 11, 20)])
+    fusion = FusionConfig(width=16, num_layers=layers, encoder_bp=BLOCK_BP, early=early)
+    shape = BindingShape(fusion, True, (3, scan_of.kernels.shape[2]), 2)
+    torch.manual_seed(5)
+    config = EncoderConfig(width=16, num_layers=2, num_heads=2, stem_channels=8)
+    module = BindingModel(Encoder(config, 18), 3, shape, scan_of).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.5)
+    return module
+
+
+def land(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bases, states and tracks (strides, 2) of a chromosome."""
+    rng = np.random.default_rng(length)
+    bases = rng.choice(5, size=length, p=[0.24, 0.24, 0.24, 0.24, 0.04]).astype(np.uint8)
+    return bases, rng.integers(0, 19, -(-length // 200), dtype=np.uint8), rng.normal(size=(length // 50 + 1, 2))
+
+
+def tracks_in(values: np.ndarray, window_bp: int) -> Tracks:
+    def tracks(starts: np.ndarray) -> np.ndarray:
+        at = starts[:, None] // 50 + np.arange(window_bp // 50)
+        inside = (at >= 0) & (at < len(values))
+        return (values[np.clip(at, 0, len(values) - 1)] * inside[..., None]).astype(np.float32)
+
+    return tracks
+
+
+def one_window(module: BindingModel, place: tuple[np.ndarray, np.ndarray, np.ndarray], start: int, bp: int) -> Tensor:
+    """Both strands' mean logits of a window by the model's own forward pass: (bins, T)."""
+    bases, states, values = place
+    shown = [bases[at] if 0 <= at < len(bases) else 4 for at in range(start, start + bp)]
+    by_bin = [states[at] if 0 <= at < len(states) else 0 for at in range(start // 200, (start + bp) // 200)]
+    beside = [values[at] if 0 <= at < len(values) else [0, 0] for at in range(start // 50, (start + bp) // 50)]
+    with torch.inference_mode():
+        there = (torch.tensor([shown]).long(), torch.tensor([by_bin]).long(), torch.tensor(np.array([beside])).float())
+        complement = torch.tensor([3, 2, 1, 0, 4])
+        back = (complement[there[0]].flip(1), there[1].flip(1), there[2].flip(1))
+        return (module(*there) + module(*back).flip(1))[0] / 2
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("layers", [0, 3])
+def test_dense_equals_slow_whatever_the_window(early: bool, layers: int, device: Device) -> None:
+    """Each bin as the model answers it in a window of its own, with the same blocks and more around them."""
+    module, place = block_model(early, layers), land(9_870)
+    wanted = np.ones((9_870 - 200) // 50 + 1, dtype=bool)
+    expected = {}
+    for number in range(0, len(wanted), 29):
+        first = (number * 50 // BLOCK_BP - 4) * BLOCK_BP
+        expected[number] = one_window(module, place, first, 10 * BLOCK_BP)[number - first // 50].numpy()
+    score, choices = model_score(module, device, both_strands=True), scan_geometries(module, ScanGeometry(4_800, 400))
+    for geometry in (*choices, replace(choices[0], window_bp=4_800)):
+        tracks = tracks_in(place[2], geometry.window_bp)
+        found = np.concatenate([logits for _, logits in scan(score, *place[:2], wanted, geometry, 2, tracks)])
+        np.testing.assert_allclose(found[list(expected)], list(expected.values()), rtol=1e-4, atol=1e-5)
+    assert found.std(axis=0).min() > 0.03
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("layers", [0, 1, 3, 5, 7])
+def test_windows_of_blocks(early: bool, layers: int) -> None:
+    long, short = scan_geometries(block_model(early, layers), ScanGeometry(4_800, 400))
+    reach = 50 * sum((1, 2, 4, 8, 16, 1, 2)[:layers])
+    for geometry in (long, short):
+        assert geometry.grid_bp == BLOCK_BP
+        for measure in (geometry.window_bp, geometry.context_bp, geometry.core_bp):
+            assert measure % BLOCK_BP == 0
+        assert geometry.context_bp >= max(400, reach + BLOCK_BP * early)
+        # The last bin of the core has three strides more to read, and what these reach.
+        behind = geometry.window_bp - geometry.context_bp - geometry.core_bp
+        assert behind >= max(400, reach + BLOCK_BP * early) + 150
+    assert short.core_bp == BLOCK_BP
+    assert long.core_bp > 0.8 * long.window_bp
+
+
+def test_windows_that_are_read_as_a_whole_stay_as_trained(model: LoadedModel) -> None:
+    trained = ScanGeometry(2_000, 400)
+    assert scan_geometries(model.module, trained) == (trained,)
+    assert scan_geometries(block_model(), ScanGeometry(BLOCK_BP, 0)) == (ScanGeometry(BLOCK_BP, 0),)
+
+
+def test_apart_lying_bins_are_read_in_short_windows() -> None:
+    long, short = scan_geometries(block_model(), ScanGeometry(4_800, 400))
+    rng = np.random.default_rng(0)
+    apart, together = np.sort(rng.choice(200_000, 20, replace=False)), np.arange(3_000, 9_000)
+    assert short.read_bp(apart) == short.window_bp * len({bin_ // short.core_bins for bin_ in apart.tolist()})
+    assert short.read_bp(apart) < long.read_bp(apart)
+    assert short.read_bp(together) > long.read_bp(together)

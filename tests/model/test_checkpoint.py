@@ -120,7 +120,7 @@ def test_checkpoint_round_trip_is_exact(checkpoint: Path) -> None:
 @pytest.mark.parametrize("early", [False, True])
 def test_model_round_trip_is_exact(tmp_path: Path, early: bool) -> None:
     expected, shape = binding_model(early)
-    module, states, manifest = read_model(saved_model(tmp_path / "models", early))
+    (module,), states, manifest = read_model(saved_model(tmp_path / "models", early))
     assert (states, manifest["tfs"]) == (ROADMAP, ["CTCF", "MAX"])
     assert module.shape == shape
     assert not module.training
@@ -139,7 +139,7 @@ def test_a_model_without_features_round_trips(tmp_path: Path) -> None:
         "vocabulary": vocabulary_entry(TINY, ROADMAP),
     }
     save(tmp_path, "model", expected, body)
-    module, *_ = read_model(tmp_path)
+    (module,), *_ = read_model(tmp_path)
     assert module.shape == shape
     bases, codes = torch.randint(0, 4, (2, 600)), torch.randint(0, 20, (2, 3))
     assert torch.equal(module(bases, codes), expected.eval()(bases, codes))
@@ -147,7 +147,7 @@ def test_a_model_without_features_round_trips(tmp_path: Path) -> None:
 
 def test_the_file_holds_the_parameters_and_the_motifs(model: Path) -> None:
     """What else a model computes is not saved."""
-    parameters = {name for name, _ in read_model(model)[0].named_parameters()}
+    parameters = {name for name, _ in read_model(model)[0][0].named_parameters()}
     assert set(load_file(model / WEIGHTS_FILE)) == parameters | {"motifs.kernels", "motifs.knots"}
 
 

@@ -178,10 +178,23 @@ def test_an_unknown_tf_beside_suggests(toy_dataset: Dataset) -> None:
 
 
 def test_motifs_of_the_tfs_once_in_their_order(toy_motifs: list[Motif]) -> None:
-    motifs, missing = choose_motifs(toy_motifs, ["sp1", "REST", "MAX", "MA0001.7", "SP1"])
+    motifs, missing = choose_motifs(toy_motifs, ["sp1", "REST", "MAX"], ["MA0001.7", "rest", "SP1"])
     assert [motif.alt_name for motif in motifs] == ["SP1", "MAX"]
-    assert missing == ["REST"]
+    assert missing == ["REST", "rest"]
     assert choose_motifs(toy_motifs, []) == ([], [])
+
+
+def test_of_a_tf_every_matrix_is_read_and_of_a_common_one_the_widest() -> None:
+    widths = {"MA0058.3": 5, "MA0139.1": 7}
+    names = ["MA0139.1", "MA1929.1", "MA0139.2", "MA0058.3", "MA0059.1", "MA0058.4"]
+    alternative = ["CTCF", "CTCF", "CTCF", "MAX", "MAX::MYC", "MAX"]
+    file = [
+        Motif(name, alt, np.full((widths.get(name, 3), 4), 0.25, np.float32))
+        for name, alt in zip(names, alternative, strict=True)
+    ]
+    assert [motif.name for motif in choose_motifs(file, ["CTCF"], ["MAX"])[0]] == [*names[:3], "MA0058.3"]
+    assert [motif.name for motif in choose_motifs(file, ["max"], ["CTCF"])[0]] == ["MA0058.3", "MA0058.4", "MA0139.1"]
+    assert [motif.name for motif in choose_motifs(file, ["MYC"], ["MAX", "MYC"])[0]] == ["MA0059.1", "MA0058.3"]
 
 
 # --- what is recorded

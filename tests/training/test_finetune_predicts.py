@@ -17,8 +17,9 @@ from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region
 from ebert_core.inference.models import LoadedModel, load_model
 from ebert_core.inference.predictor import CellStates, Request, tracks_of
+from ebert_core.inference.scan import model_score
 from ebert_core.model.device import Device
-from ebert_core.training.finetune import BindingObjective
+from ebert_core.training.binding_validation import BindingValidation
 from ebert_core.training.finetune_data import FinetuneChoice, choose_data
 from tests.training.tuned import CONFIG, VALID, manifest_of
 
@@ -50,8 +51,8 @@ def validated(
     """(logits, bound) of MAX, as training looks at its validation part."""
     data = choose_data(dataset, FinetuneChoice(("MAX",), valid=(VALID,), valid_cells=(cell,)))
     assert tuned.tracks is not None
-    objective = BindingObjective(data, CONFIG, tuned.module, device, tuned.tracks.spec)
-    return objective.validate(data.valid, both_strands=both_strands)["MAX", cell]
+    score = model_score(tuned.module, device, both_strands=both_strands)
+    return BindingValidation(data, CONFIG, tuned.tracks.spec).logits(score, data.valid)["MAX", cell]
 
 
 def labelled_bins(dataset: Dataset, cell: str) -> np.ndarray:

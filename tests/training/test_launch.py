@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,6 +27,12 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module.sys, "executable", str(path))
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.3)
     return path
+
+
+@pytest.fixture
+def patient(shell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks that leave by themselves have the time to, on a busy machine too."""
+    monkeypatch.setattr(module, "_GRACE_SECONDS", 60.0)
 
 
 def test_each_rank_is_told_who_it_is(tmp_path: Path) -> None:
@@ -51,6 +58,7 @@ def test_a_rank_killed_from_outside_is_told() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.usefixtures("patient")
 def test_a_signal_reaches_every_rank(tmp_path: Path, number: signal.Signals) -> None:
     """Each waits until all wait; rank 0 then sends the signal to the starter, as a batch system does."""
     name = number.name.removeprefix("SIG")
@@ -66,6 +74,32 @@ def test_a_signal_reaches_every_rank(tmp_path: Path, number: signal.Signals) -> 
 def test_a_stop_before_the_ranks_are_ready_asks_to_be_started_again() -> None:
     with pytest.raises(Requeue, match="SIGTERM"):
         launch(2, ["[ $RANK = 0 ] && kill -TERM $PPID; exec sleep 60"])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.usefixtures("patient")
+def test_a_signal_while_a_rank_is_being_started_reaches_every_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """The starter hears it when the rank runs already and is not yet known to it; the rank takes it for a stop."""
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, env: dict[str, str], **kwargs: Any) -> None:
+            super().__init__(*args, env=env, **kwargs)
+            if env["RANK"] == str(rank):
+                until = time.monotonic() + 60
+                while not (tmp_path / f"ready{rank}").exists() and time.monotonic() < until:
+                    time.sleep(0.01)
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(module.subprocess, "Popen", Interrupted)
+    # The other rank may not have set its trap yet: it is then ended by the signal itself.
+    script = "trap 'touch heard$RANK; exit 75' TERM; touch ready$RANK; for i in $(seq 100); do sleep 0.05; done"
+    try:
+        assert launch(2, [script]) == 75
+    except Requeue:
+        assert not (tmp_path / f"ready{1 - rank}").exists()
+    assert (tmp_path / f"heard{rank}").exists()
 
 
 def test_ranks_do_not_outlive_a_killed_starter(tmp_path: Path, shell: Path) -> None:

@@ -21,13 +21,15 @@ from ebert_core.evaluation.measures import measure
 from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region, overlap_bp, whole
 from ebert_core.inference.calls import ThresholdTable
+from ebert_core.inference.scan import model_score
 from ebert_core.model.calibration import Calibration
 from ebert_core.model.checkpoint import PretrainingModel
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
-from ebert_core.training import finetune as finetune_module
-from ebert_core.training.finetune import BindingObjective, _thinned
+from ebert_core.training import binding_validation
+from ebert_core.training.binding_validation import BindingValidation, _thinned
+from ebert_core.training.finetune import BindingObjective
 from ebert_core.training.finetune_data import FinetuneChoice, choose_data
 from ebert_core.training.pretrain import MaskedLanguageObjective, PretrainData
 from ebert_core.vocabulary import reverse_complement
@@ -296,35 +298,27 @@ def fingerprint(codes: np.ndarray, states: np.ndarray | None = None) -> float:
     return float(np.sin(np.arange(200) * 0.37) @ codes)
 
 
-def fake_score(module: Any, device: Device, *, both_strands: bool) -> Callable[[Batch], np.ndarray]:
+def said_by_bases(batch: Batch) -> np.ndarray:
     """Logits that say what each bin's bases were; TF t adds 100 t, states add 1000 each."""
-
-    def score(batch: Batch) -> np.ndarray:
-        rows = []
-        for bases, states in zip(batch.bases, batch.states, strict=True):
-            places = range(0, len(bases) - 199, 50)
-            own = [fingerprint(bases[at : at + 200]) + 1000.0 * states[(at + 100) // 200] for at in places]
-            rows.append([[value, value + 100] for value in own])
-        return np.array(rows, dtype=np.float32)
-
-    return score
+    rows = []
+    for bases, states in zip(batch.bases, batch.states, strict=True):
+        places = range(0, len(bases) - 199, 50)
+        own = [fingerprint(bases[at : at + 200]) + 1000.0 * states[(at + 100) // 200] for at in places]
+        rows.append([[value, value + 100] for value in own])
+    return np.array(rows, dtype=np.float32)
 
 
 @pytest.mark.parametrize("regions", [[("chr1", 3_000, 9_050), ("chr2", 30_000, 41_337)], [("chr2", 5_125, 12_300)]])
 @pytest.mark.parametrize("use_states", [True, False])
 def test_validation_reads_every_labelled_bin_of_its_regions_once(
     toy_dataset: Dataset,
-    device: Device,
-    monkeypatch: pytest.MonkeyPatch,
     regions: list[tuple[str, int, int]],
     use_states: bool,
 ) -> None:
-    monkeypatch.setattr(finetune_module, "model_score", fake_score)
     valid = tuple(Region(*region) for region in regions)
     data = choose_data(toy_dataset, FinetuneChoice(("MAX", "CTCF"), valid=valid, valid_cells=("HepG2",)))
     config = FINETUNE.model_copy(update={"use_states": use_states})
-    objective = BindingObjective(data, config, BindingModel(Encoder(TINY, 18), 2, BindingShape(FUSION)), device)
-    found = objective.validate(data.valid)
+    found = BindingValidation(data, config).logits(said_by_bases, data.valid)
     assert set(found) == {("MAX", "HepG2"), ("CTCF", "HepG2")}
     for t, tf in enumerate(("MAX", "CTCF")):
         logits, bound = [], []
@@ -341,19 +335,39 @@ def test_validation_reads_every_labelled_bin_of_its_regions_once(
         assert any(bound)
 
 
-def test_evaluation_is_the_mean_auprc(binding: BindingObjective) -> None:
+def test_evaluation_is_the_mean_auprc(binding: BindingObjective, device: Device) -> None:
     figures = binding.evaluate()
-    found = binding.validate(binding._regions)
+    score = model_score(binding.module, device, both_strands=False)
+    found = binding.validation.logits(score, binding.validation._regions)
     expected = {f"{tf}/{cell}": measure(*values).auprc for (tf, cell), values in found.items()}
     assert set(expected) == {"CTCF/GM12878", "MAX/GM12878"}
     assert figures["by_pair"] == expected
     assert figures["score"] == figures["valid_auprc"] == pytest.approx(np.mean(list(expected.values())))
 
 
-def test_calibration_is_made_on_the_whole_validation_part(binding: BindingObjective) -> None:
+@pytest.mark.parametrize(("fewest", "counted"), [(1, {"CTCF", "MAX"}), (0, {"CTCF", "MAX"}), (None, {"MAX"})])
+def test_a_pair_with_few_bound_bins_does_not_choose_the_weights(
+    binding: BindingObjective, monkeypatch: pytest.MonkeyPatch, fewest: int | None, counted: set[str]
+) -> None:
+    """None: one more than the rarer of the two has. Where all are rare, all count."""
+    score = model_score(binding.module, binding._device, both_strands=False)
+    found = binding.validation.logits(score, binding.validation._regions)
+    bound = {tf: int(labels.sum()) for (tf, _), (_, labels) in found.items()}
+    if fewest is None:
+        fewest, counted = min(bound.values()) + 1, {max(bound, key=bound.__getitem__)}
+        assert min(bound.values()) < max(bound.values())
+    monkeypatch.setattr(binding_validation, "_FEWEST_BOUND", fewest or 10**6)
+    figures = binding.evaluate()
+    assert set(figures["by_pair"]) == {f"{tf}/{cell}" for tf, cell in found}
+    expected = [measure(*values).auprc for (tf, _), values in found.items() if tf in counted]
+    assert figures["score"] == pytest.approx(np.mean(expected))
+
+
+def test_calibration_is_made_on_the_whole_validation_part(binding: BindingObjective, device: Device) -> None:
     """On both strands, as `ebert predict` reads."""
     calibrations, measures = binding.calibrate()
-    found = binding.validate(binding._data.valid, both_strands=True)
+    score = model_score(binding.module, device, both_strands=True)
+    found = binding.validation.logits(score, binding.validation._data.valid)
     assert set(calibrations) == {"CTCF", "MAX"}
     for (tf, cell), (logits, bound) in found.items():
         known = calibrations[tf]

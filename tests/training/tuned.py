@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ebert_core.data.dataset import Dataset
 from ebert_core.genome.regions import Region
 from ebert_core.io.motifs import Motif
 from ebert_core.model.device import Device
+from ebert_core.training.ensemble import finetune_ensemble
 from ebert_core.training.finetune import finetune, starting_encoder
 from ebert_core.training.finetune_data import FinetuneChoice, choose_data
 from ebert_core.training.loop import Surroundings
@@ -44,10 +46,11 @@ class Trained:
     def __call__(
         self, name: str, config: FinetuneConfig = CONFIG, motifs: list[Motif] | None = None, **target: bool
     ) -> Path:
-        return finetune(
+        train = finetune if config.members == 1 else finetune_ensemble
+        return train(
             choose_data(self.dataset, CHOICE),
             config,
-            starting_encoder(None, TINY, self.dataset.require_state_model(), config.seed),
+            functools.partial(starting_encoder, None, TINY, self.dataset.require_state_model()),
             self.motifs if motifs is None else motifs,
             RunTarget(self.folder / name, **target),
             Surroundings(self.device),
