@@ -41,13 +41,6 @@ def run(
         typer.Option("--annotate", help="VCF to write too: the same records with EBERT_TF_... in INFO."),
     ] = None,
     both_strands: options.BothStrandsOption = True,
-    short: Annotated[
-        bool,
-        typer.Option(
-            "--short-windows",
-            help="Read no more around a variant than the model's context: faster, and not quite what predict gives.",
-        ),
-    ] = False,
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     threads: options.ThreadsOption = None,
@@ -83,7 +76,7 @@ def run(
     loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
     tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
     source = options.show_cell(loaded, opened, cell, files, place, reporter)
-    request = variant_files.VariantRequest(tuple(tfs), source, both_strands, short)
+    request = variant_files.VariantRequest(tuple(tfs), source, both_strands)
     table = None if to_stdout else Path(output or f"variants/{request.stem}.tsv")
     stream = sys.stdout if to_stdout else None
     outputs = variant_files.VariantOutputs(table, annotate, stream, overwrite)

@@ -10,10 +10,12 @@ from xml.sax.saxutils import escape, quoteattr
 from ebert_core.vocabulary import BASES
 
 INK: Final = "#222222"
-PALE: Final = "#8a8a8a"
+PALE: Final = "#666666"
 GRID: Final = "#e4e4e4"
 # Colours of most logo programs: A green, C blue, G orange, T red.
 BASE_COLORS: Final = {"A": "#1a8f3c", "C": "#2559a8", "G": "#e59b12", "T": "#cc2b36"}
+# Width of a digit of 11 px, and what lies beyond the right end of the panels, px.
+_DIGIT, _EDGE = 6.2, 18.0
 # Outlines in a box of 1 x 1, y downwards.
 _LETTERS: Final = {
     "A": "M0 1L.38 0L.62 0L1 1L.79 1L.71 .76L.29 .76L.21 1ZM.35 .58L.65 .58L.5 .15Z",
@@ -104,6 +106,20 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     step = next(each * power for each in (1, 2, 5, 10) if each * power >= raw * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
+
+
+def position_axis(canvas: Canvas, scale: Scale, y: float, shift: float = 0.0) -> None:
+    """Positions along a horizontal scale, on the baseline y.
+
+    Args:
+        shift: from a position to its mark; 0.5 marks the middle of a base.
+    """
+    right = scale(scale.high)
+    for tick in ticks(scale.low, scale.high - shift, 8):
+        text, x = f"{tick:,.0f}", scale(tick + shift)
+        # Half of a label must not go over the picture's edge.
+        half = _DIGIT * len(text) / 2
+        canvas.text(min(x, right + _EDGE - half), y, text, "middle", font_size=11, fill=PALE)
 
 
 def value_axis(canvas: Canvas, scale: Scale, left: float, right: float, caption: str) -> None:

@@ -26,7 +26,7 @@ from ebert_core.inference.motif_match import MotifMatch, match_motif, pooled_cor
 from ebert_core.inference.mutagenesis import Mutagenesis, Settings, SiteEffects
 from ebert_core.inference.picture import Subject, Surroundings, draw_site
 from ebert_core.inference.predictor import CellStates, provenance
-from ebert_core.inference.scan import model_score
+from ebert_core.inference.rescore import model_rescore
 from ebert_core.inference.sites import Site
 from ebert_core.inference.windows import ChromReader, Floats
 from ebert_core.io.motifs import Motif
@@ -121,8 +121,8 @@ def explain(
     refuse_target(target, overwrite=overwrite)
     explained = Explained(target)
     with exclusive_lock(target), publish_folder(target, overwrite=overwrite) as staged:
-        score = model_score(model.module, device, both_strands=request.both_strands)
-        mutagenesis = Mutagenesis(model, score, model.index(request.tf), request.settings)
+        rescore = model_rescore(model.members, device, both_strands=request.both_strands)
+        mutagenesis = Mutagenesis(model, rescore, model.index(request.tf), request.settings)
         readers: dict[str, ChromReader] = {}
         with _Files(staged, dataset, model, request) as files:
             with reporter.task(f"explaining {request.tf} in {request.cell.name}", len(request.sites), "sites") as done:

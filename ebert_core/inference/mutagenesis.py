@@ -1,7 +1,7 @@
 """What a model's score of a site owes to each base and to the chromatin state: every one is replaced in turn.
 
-A site's bins are read in the windows of the scan, so the score of the unchanged site is the one that `ebert predict`
-gives. The score of a site of several bins is that of its highest-scoring bin, before and after the change.
+A site's bins are read in windows such that the score of the unchanged site is the one that `ebert predict` gives. The
+score of a site of several bins is that of its highest-scoring bin, before and after the change.
 
 In-silico mutagenesis: Alipanahi et al., Nature Biotechnology 2015; Zhou and Troyanskaya, Nature Methods 2015.
 
@@ -21,9 +21,9 @@ from ebert_core.config import FinetuneConfig
 from ebert_core.data.windows import Batch
 from ebert_core.genome.intervals import Positions
 from ebert_core.inference.models import LoadedModel
-from ebert_core.inference.scan import Score
+from ebert_core.inference.rescore import Changes, Rescore, rescored
 from ebert_core.inference.sites import Site
-from ebert_core.inference.windows import ChromReader, Floats, repeated, scan_windows, score_batches
+from ebert_core.inference.windows import ChromReader, Floats, Layout
 from ebert_core.model.calibration import Calibration
 from ebert_core.vocabulary import BASE_N, BIN_BP, NUM_BASES, STATE_BIN_BP, STRIDE_BP
 
@@ -109,14 +109,15 @@ class Mutagenesis:
 
     Args:
         model: fine-tuned.
-        score: of the model; both strands' mean or one strand.
+        rescore: of the model; both strands' mean or one strand.
         column: output of the TF.
         settings: what is replaced.
     """
 
-    def __init__(self, model: LoadedModel, score: Score, column: int, settings: Settings) -> None:
-        self._score, self._column, self._settings = score, column, settings
-        self._geometry = model.geometry()
+    def __init__(self, model: LoadedModel, rescore: Rescore, column: int, settings: Settings) -> None:
+        self._rescore, self._column, self._settings = rescore, column, settings
+        self._layout = Layout.of(model)
+        self._half = model.geometry().window_bp // 2
         self._num_states = len(model.state_model.states)
         self._reads_states = FinetuneConfig(**model.manifest["config"]).use_states
 
@@ -145,7 +146,7 @@ class Mutagenesis:
             at = first + places - start
             # What a window does not hold cannot change its score.
             read = np.flatnonzero((at >= 0) & (at < window.bases.shape[1]))
-            changed = repeated(window, 1 + len(read))
+            changed = _repeated(window, 1 + len(read))
             changed.bases[1 + np.arange(len(read)), at[read]] = bases[read]
             return changed, read
 
@@ -165,7 +166,7 @@ class Mutagenesis:
         def change(window: Batch, start: int) -> tuple[Batch, NDArray[np.int64]]:
             at = np.arange(first, last) - start // STATE_BIN_BP
             at = at[(at >= 0) & (at < window.states.shape[1])]
-            changed = repeated(window, 1 + len(codes))
+            changed = _repeated(window, 1 + len(codes))
             changed.states[1:, at] = codes[:, None]
             return changed, np.arange(len(codes))
 
@@ -191,10 +192,10 @@ class Mutagenesis:
                 The others leave the window as it is.
         """
         logits = np.empty((1 + num, 0), dtype=np.float32)
-        for start, here in scan_windows(self._geometry, bins):
-            window = reader.windows(np.array([start]), self._geometry.window_bp, hide_own=hide_own)
+        for start, here in self._layout.windows(bins):
+            window = reader.windows(np.array([start]), self._layout.geometry.window_bp, hide_own=hide_own)
             changed, which = change(window, start)
-            found = score_batches(self._score, changed, reader.chrom)[:, here - start // STRIDE_BP, self._column]
+            found = self._logits(reader, start, window, changed, here)
             own = np.repeat(found[:1], 1 + num, axis=0)
             own[1 + which] = found[1:]
             logits = np.concatenate([logits, own], axis=1)
@@ -202,13 +203,25 @@ class Mutagenesis:
 
     def profile(self, reader: ChromReader, site: Site) -> tuple[Positions, Floats]:
         """The bins of a window's length around a site's middle that have a value, and their logits."""
-        half = self._geometry.window_bp // 2
-        low, high = (site.middle - half) // STRIDE_BP, (site.middle + half - BIN_BP) // STRIDE_BP
+        low = (site.middle - self._half) // STRIDE_BP
+        high = (site.middle + self._half - BIN_BP) // STRIDE_BP
         bins = np.arange(max(low, 0), min(high, reader.num_bins - 1) + 1, dtype=np.int64)
         bins = bins[reader.scorable(bins)]
         found = []
-        for start, here in scan_windows(self._geometry, bins):
-            window = reader.windows(np.array([start]), self._geometry.window_bp)
-            columns = here - start // STRIDE_BP
-            found.append(score_batches(self._score, window, reader.chrom)[0, columns, self._column])
+        for start, here in self._layout.windows(bins):
+            window = reader.windows(np.array([start]), self._layout.geometry.window_bp)
+            found.append(self._logits(reader, start, window, window, here)[0])
         return bins, np.concatenate(found)
+
+    def _logits(self, reader: ChromReader, start: int, window: Batch, changed: Batch, bins: Positions) -> Floats:
+        """Of bins of the window at `start`, in all that is made of it, (1 + K, bins)."""
+        num = len(changed.bases)
+        asked = np.broadcast_to(bins - start // STRIDE_BP, (num, len(bins)))
+        of = np.zeros(num, dtype=np.int64)
+        changes = Changes(window, np.array([start]), of, changed.bases, changed.states, asked)
+        return rescored(self._rescore, changes, reader.chrom)[1][:, :, self._column]
+
+
+def _repeated(window: Batch, times: int) -> Batch:
+    """Bases and states of one window, `times` over, free to be changed."""
+    return Batch(np.repeat(window.bases, times, axis=0), np.repeat(window.states, times, axis=0))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ebert_core.epigenome.state_models import State
 from ebert_core.genome.intervals import Positions
-from ebert_core.inference.drawing import INK, PALE, Canvas, Scale, ticks, value_axis
+from ebert_core.inference.drawing import INK, PALE, Canvas, Scale, position_axis, ticks, value_axis
 from ebert_core.inference.motif_match import MotifMatch
 from ebert_core.inference.mutagenesis import SiteEffects, StateEffects
 from ebert_core.inference.windows import Floats
@@ -27,8 +27,8 @@ _MARK: Final = "#fff3c4"
 _LINE: Final = "#30507a"
 _UNKNOWN: Final = State(0, "unknown", "#f2f2f2")
 # Where the panels begin and how high they are, px.
-_PROFILE, _STATES, _LOGO, _HEAT, _BARS = (66.0, 110.0), (184.0, 20.0), (262.0, 170.0), (440.0, 48.0), (556.0, 150.0)
-_HEIGHT, _HEIGHT_WITHOUT_BARS = 785.0, 530.0
+_PROFILE, _STATES, _LOGO, _HEAT, _BARS = (66.0, 110.0), (184.0, 20.0), (284.0, 170.0), (462.0, 52.0), (590.0, 150.0)
+_HEIGHT, _HEIGHT_WITHOUT_BARS = 819.0, 560.0
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,12 @@ def draw_site(effects: SiteEffects, subject: Subject, around: Surroundings, matc
     canvas.text(_LEFT, 28, title, font_size=17, font_weight="bold")
     which = "highest of its bins" if len(effects.bins) > 1 else f"bin at {int(effects.bins[0]) * STRIDE_BP:,}"
     canvas.text(_LEFT, 47, f"probability {probability:.3g}, logit {effects.logit:.3g} ({which})", fill=PALE)
+    canvas.text(_RIGHT, 47, f"positions on {site.chrom} in bp, 0-based", "end", font_size=11, fill=PALE)
     across = _draw_surroundings(canvas, effects, subject, around)
     _draw_zoom(canvas, effects, across)
     along = Scale(effects.first, effects.first + len(effects.bases), _LEFT, _RIGHT)
     _draw_logo(canvas, effects, along, match)
-    _draw_heat(canvas, effects.deltas, along, effects.first)
+    _draw_heat(canvas, effects, along)
     if effects.states:
         _draw_bars(canvas, effects.states, subject)
     return canvas.svg()
@@ -123,8 +124,7 @@ def _draw_surroundings(canvas: Canvas, effects: SiteEffects, subject: Subject, a
             ink = "#ffffff" if _is_dark(state.color) else INK
             canvas.text((left + right) / 2, _STATES[0] + 14, state.name, "middle", font_size=11, fill=ink)
     canvas.turned_text(_LEFT - 46, _STATES[0] + 10, "state", -90, "middle", font_size=11, fill=PALE)
-    for tick in ticks(across.low, across.high, 8):
-        canvas.text(across(tick), _STATES[0] + _STATES[1] + 14, f"{tick:,.0f}", "middle", font_size=11, fill=PALE)
+    position_axis(canvas, across, _STATES[0] + _STATES[1] + 14)
     return across
 
 
@@ -137,7 +137,7 @@ def _stretch(effects: SiteEffects, across: Scale) -> tuple[float, float]:
 def _draw_zoom(canvas: Canvas, effects: SiteEffects, across: Scale) -> None:
     """From the stretch among its surroundings to the same stretch across the picture."""
     low, high = _stretch(effects, across)
-    top, bottom = _STATES[0] + _STATES[1] + 18, _LOGO[0] - 20
+    top, bottom = _STATES[0] + _STATES[1] + 18, _LOGO[0] - 42
     canvas.polygon([(low, top), (high, top), (_RIGHT, bottom), (_LEFT, bottom)], "#fbf4da")
 
 
@@ -149,7 +149,9 @@ def _draw_logo(canvas: Canvas, effects: SiteEffects, along: Scale, match: MotifM
     if match:
         left, right = along(match.start), along(match.end)
         canvas.rect(left, _LOGO[0], right - left, _LOGO[1], "#eef6ee")
-    value_axis(canvas, scale, _LEFT, _RIGHT, "importance, logit")
+    value_axis(canvas, scale, _LEFT, _RIGHT, "importance (logit)")
+    head = "importance of each base, + strand: what the logit loses on average when another stands in its place"
+    canvas.text(_LEFT, _LOGO[0] - 28, head, font_weight="bold", font_size=12)
     if match:
         canvas.line([(left, _LOGO[0] - 3), (left, _LOGO[0] - 8), (right, _LOGO[0] - 8), (right, _LOGO[0] - 3)], PALE)
         text = f"motif ({match.strand}), r = {match.correlation:.2f}"
@@ -163,8 +165,9 @@ def _draw_logo(canvas: Canvas, effects: SiteEffects, along: Scale, match: MotifM
             canvas.letter(BASES[code], box, 1.0 if value > 0 else 0.55)
 
 
-def _draw_heat(canvas: Canvas, deltas: Floats, along: Scale, first: int) -> None:
-    """A row per base: blue where the substitution lowers the score, red where it raises it."""
+def _draw_heat(canvas: Canvas, effects: SiteEffects, along: Scale) -> None:
+    """A row per base: blue where the substitution lowers the score, red where it raises it, a dot for the genome's."""
+    deltas, first = effects.deltas, effects.first
     most = float(np.nanmax(np.abs(deltas), initial=1e-6))
     high, width = _HEAT[1] / len(BASES), along(1) - along(0)
     for row, base in enumerate(BASES):
@@ -173,12 +176,28 @@ def _draw_heat(canvas: Canvas, deltas: Floats, along: Scale, first: int) -> None
         for place in np.flatnonzero(np.abs(np.nan_to_num(deltas[:, row])) > most / 50).tolist():
             share = float(deltas[place, row]) / most
             canvas.rect(along(first + place), y, width, high, _shade(share))
+        dot = min(3.0, width / 2)
+        for place in np.flatnonzero(effects.bases == row).tolist():
+            canvas.rect(along(first + place + 0.5) - dot / 2, y + (high - dot) / 2, dot, dot, PALE)
     canvas.rect(_LEFT, _HEAT[0], _RIGHT - _LEFT, _HEAT[1], "none", "#bbbbbb")
+    canvas.turned_text(_LEFT - 46, _HEAT[0] + _HEAT[1] / 2, "replaced by", -90, "middle", font_size=11, fill=PALE)
     y = _HEAT[0] + _HEAT[1] + 15
-    for tick in ticks(along.low, along.high, 8):
-        canvas.text(along(tick + 0.5), y, f"{tick:,.0f}", "middle", font_size=11, fill=PALE)
-    legend = f"change of the logit by each base: blue lowers, red raises, deepest at {most:.3g}"
-    canvas.text(_RIGHT, y + 16, legend, "end", font_size=11, fill=PALE)
+    position_axis(canvas, along, y, 0.5)
+    canvas.text(
+        _LEFT, y + 22, "change of the logit by each substitution; dots: the genome's bases", font_size=11, fill=PALE
+    )
+    _draw_key(canvas, most, y + 13)
+
+
+def _draw_key(canvas: Canvas, most: float, y: float) -> None:
+    """What the colours of the substitutions mean, at the right."""
+    number, width = 21, 8.0
+    left = _RIGHT - number * width - 40
+    for step in range(number):
+        canvas.rect(left + step * width, y, width, 10, _shade(2 * step / (number - 1) - 1))
+    canvas.rect(left, y, number * width, 10, "none", "#bbbbbb")
+    canvas.text(left - 6, y + 9, f"{-most:.3g}", "end", font_size=11, fill=PALE)
+    canvas.text(left + number * width + 6, y + 9, f"+{most:.3g}", font_size=11, fill=PALE)
 
 
 def _draw_bars(canvas: Canvas, states: StateEffects, subject: Subject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +27,9 @@ from ebert_core.errors import EbertError
 from ebert_core.inference.alleles import NO_ALT, Judge, Survey, survey
 from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.predictor import CellStates, provenance
-from ebert_core.inference.scan import model_score
+from ebert_core.inference.rescore import model_rescore
 from ebert_core.inference.variants import ScoredRecord, VariantScorer, score_vcf
-from ebert_core.inference.windows import Floats
+from ebert_core.inference.windows import Floats, Layout
 from ebert_core.io.bgzip import BgzipWriter
 from ebert_core.io.vcf import InfoField, VcfFile, annotated_header, annotated_record, info_key
 from ebert_core.model.device import Device
@@ -52,13 +53,11 @@ class VariantRequest:
         tfs: as the model spells them.
         cell: cell type and its states.
         both_strands: average the logits of the two strands.
-        short: read windows as short as the model's context allows, not the scan's.
     """
 
     tfs: tuple[str, ...]
     cell: CellStates
     both_strands: bool = True
-    short: bool = False
 
     @property
     def stem(self) -> str:
@@ -147,12 +146,16 @@ def score_variants(
     outputs.refuse_existing()
     judge = Judge(dataset, model, request.cell)
     found = survey(vcf, judge, dataset.assembly.name)
-    score = model_score(model.module, device, both_strands=request.both_strands)
+    rescore = model_rescore(model.members, device, both_strands=request.both_strands)
     columns = [model.index(tf) for tf in request.tfs]
-    scorer = VariantScorer(score, columns, model.geometry(), short=request.short)
+    scorer = VariantScorer(rescore, columns, Layout.of(model))
     with contextlib.ExitStack() as staging:
+        for path in outputs.files.values():
+            # What killed runs left of it goes, too.
+            staging.enter_context(exclusive_lock(path))
         if outputs.sidecar is not None:
             staging.enter_context(exclusive_lock(outputs.sidecar))
+            # Staged first, published last: it vouches for the others.
             sidecar = staging.enter_context(publish_file(outputs.sidecar, overwrite=outputs.overwrite))
         staged = {
             name: staging.enter_context(publish_file(path, overwrite=outputs.overwrite))
@@ -166,10 +169,14 @@ def score_variants(
                     num = sum(not isinstance(each, str) for record in records for each in record.found)
                     done(num, records[-1].record.chrom)
         if outputs.sidecar is not None:
-            body = _about(dataset, model, request, scorer.window_bp) | _counts(vcf, found)
+            body = _about(dataset, model, request, scorer.layout.geometry.window_bp) | _counts(vcf, found)
             body["files"] = {outputs.files[name].name: file_entry(path) for name, path in staged.items()}
             manifest = build_manifest(VARIANT_SCORES, VARIANT_SCORES_FORMAT, body)
             sidecar.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            for path in staged.values():
+                # A disk may be found full only now; then no file may have been published yet.
+                with path.open("rb") as handle:
+                    os.fsync(handle.fileno())
     return found
 
 

@@ -4,9 +4,7 @@ The score of an allele is the logit of the highest-scoring bin among those that 
 same bins are looked at for both alleles. States and tracks stay where they are. An insertion or deletion moves the
 bases to its right; the window keeps its length and reads less or more of them.
 
-The windows are those of the scan, so the score of the reference allele is what `ebert predict` gives, and neighbouring
-variants share its window. Or they are the shortest that show a variant's bins with the model's context on either side:
-less work, and scores that differ, since a bin is then shown less beyond that context than the scan shows most bins.
+The windows are such that the score of the reference allele is what `ebert predict` gives.
 
 Legend: V variants, B windows, W window_bp, T TFs.
 """
@@ -14,30 +12,20 @@ Legend: V variants, B windows, W window_bp, T TFs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.genome.intervals import Positions
-from ebert_core.inference.alleles import MAX_CHANGE_BP, Judge, Variant
-from ebert_core.inference.scan import ScanGeometry, Score
-from ebert_core.inference.windows import ChromReader, Floats, scan_windows, score_batches
+from ebert_core.inference.alleles import Judge, Variant
+from ebert_core.inference.rescore import Changes, Rescore, rescored
+from ebert_core.inference.windows import ChromReader, Floats, Layout
 from ebert_core.io.vcf import VcfFile, VcfRecord
-from ebert_core.vocabulary import BASE_N, BIN_BP, STATE_BIN_BP, STRIDE_BP
+from ebert_core.vocabulary import BASE_N, STRIDE_BP
 
 # Alleles that are scored together: nearby ones share the window of the reference.
 _ALLELES_AT_ONCE: Final = 1_024
-# Bases of a reference allele, and so the bins that hold one of them.
-_MOST_BINS: Final = (BIN_BP + MAX_CHANGE_BP - 1) // STRIDE_BP + 1
-
-
-def variant_window_bp(geometry: ScanGeometry) -> int:
-    """The shortest window, a multiple of 200, that shows a variant's bins with their context wherever they begin."""
-    bins_bp = (_MOST_BINS - 1) * STRIDE_BP + BIN_BP
-    needed = bins_bp + 2 * geometry.context_bp + STATE_BIN_BP - STRIDE_BP
-    return -(-needed // STATE_BIN_BP) * STATE_BIN_BP
 
 
 @dataclass(frozen=True)
@@ -57,19 +45,13 @@ class VariantScorer:
     """Scores variants.
 
     Args:
-        score: of the model.
+        rescore: of the model.
         columns: outputs of the asked TFs, (T,).
-        geometry: of the model.
-        short: read windows of `variant_window_bp` around the variants, not the scan's.
-
-    Attributes:
-        window_bp: of the windows.
+        layout: of the model's windows.
     """
 
-    def __init__(self, score: Score, columns: Sequence[int], geometry: ScanGeometry, *, short: bool = False) -> None:
-        self._score, self._columns = score, list(columns)
-        self._geometry, self._short = geometry, short
-        self.window_bp = variant_window_bp(geometry) if short else geometry.window_bp
+    def __init__(self, rescore: Rescore, columns: Sequence[int], layout: Layout) -> None:
+        self._rescore, self._columns, self.layout = rescore, list(columns), layout
 
     def logits(self, variants: Sequence[Variant]) -> tuple[Floats, Floats]:
         """Logits of the reference and of the alternative alleles, float32 (V, T) each."""
@@ -83,38 +65,23 @@ class VariantScorer:
         return reference, alternative
 
     def _logits_on(self, reader: ChromReader, variants: Sequence[Variant]) -> tuple[Floats, Floats]:
-        parts = [(row, *part) for row, variant in enumerate(variants) for part in self._parts(variant)]
+        parts = [(row, *part) for row, variant in enumerate(variants) for part in self.layout.windows(variant.bins)]
         starts = np.array([start for _, start, _ in parts])
         unique, place = np.unique(starts, return_inverse=True)
-        windows = reader.windows(unique, self.window_bp)
+        windows = reader.windows(unique, self.layout.geometry.window_bp)
         changed = [
             _with_allele(windows.bases[at], start, variants[row])
             for at, (row, start, _) in zip(place.tolist(), parts, strict=True)
         ]
-        rows = np.concatenate([np.arange(len(unique)), place])
-        batch = replace(
-            windows,
-            bases=np.concatenate([windows.bases, np.stack(changed)]),
-            states=windows.states[rows],
-            tracks=None if windows.tracks is None else windows.tracks[rows],
-        )
-        found = score_batches(self._score, batch, reader.chrom)[..., self._columns]
+        # Where a part has fewer bins than another, its last stands for those that it lacks.
+        most = max(len(bins) for _, _, bins in parts)
+        bins = np.stack([np.pad(each, (0, most - len(each)), mode="edge") - at // STRIDE_BP for _, at, each in parts])
+        changes = Changes(windows, unique, place, np.stack(changed), windows.states[place], bins)
+        found = rescored(self._rescore, changes, reader.chrom)
         best = np.full((2, len(variants), len(self._columns)), -np.inf, dtype=np.float32)
-        for number, (row, start, bins) in enumerate(parts):
-            columns = bins - start // STRIDE_BP
-            for allele, window in enumerate((place[number], len(unique) + number)):
-                best[allele, row] = np.maximum(best[allele, row], found[window, columns].max(axis=0))
+        for allele, logits in enumerate(found):
+            np.maximum.at(best[allele], [row for row, _, _ in parts], logits[..., self._columns].max(axis=1))
         return best[0], best[1]
-
-    def _parts(self, variant: Variant) -> Iterator[tuple[int, Positions]]:
-        """Starts of the windows that answer a variant's bins, multiples of 200, and the bins that each answers."""
-        if not self._short:
-            yield from scan_windows(self._geometry, variant.bins)
-            return
-        first, last = int(variant.bins[0]) * STRIDE_BP, int(variant.bins[-1]) * STRIDE_BP + BIN_BP
-        beside = (self.window_bp - (last - first)) // 2
-        # The bins lie in the middle.
-        yield (first - beside + STATE_BIN_BP // 2) // STATE_BIN_BP * STATE_BIN_BP, variant.bins
 
 
 def _with_allele(window: NDArray[np.uint8], start: int, variant: Variant) -> NDArray[np.uint8]:
@@ -125,7 +92,7 @@ def _with_allele(window: NDArray[np.uint8], start: int, variant: Variant) -> NDA
         rest = changed[at + len(variant.alt) :]
     else:
         rest = _bases(variant.reader, variant.start + len(variant.ref), len(window))
-    # A window of the scan may begin within the reference allele, or end within the alternative.
+    # A window may begin within the reference allele, or end within the alternative.
     told = np.concatenate([variant.alt, rest])[max(0, -at) :]
     first = max(0, at)
     changed[first:] = told[: len(window) - first]

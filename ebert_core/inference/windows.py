@@ -6,8 +6,7 @@ Legend: B windows, W window_bp, K alternatives, N bins, T TFs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +14,12 @@ from numpy.typing import NDArray
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.task_features import OWN_HIDDEN, SHOWN
 from ebert_core.data.windows import Batch
-from ebert_core.errors import EbertError
 from ebert_core.genome.bins import scorable
 from ebert_core.genome.intervals import Positions
 from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.predictor import CellStates
-from ebert_core.inference.scan import ScanGeometry, Score, gather
+from ebert_core.inference.scan import ScanGeometry, gather, scan_geometries
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
-
-# Some 100,000 bp at a time: products are large enough for a CPU's full rate, and activations stay within tens of MB.
-_BATCH_BP: Final = 100_000
 
 Floats = NDArray[np.float32]
 
@@ -97,38 +92,36 @@ def bins_over(start: int, end: int, num_bins: int) -> Positions:
     return np.arange(max(first, 0), min(last, num_bins - 1) + 1, dtype=np.int64)
 
 
-def scan_windows(geometry: ScanGeometry, bins: Positions) -> Iterator[tuple[int, Positions]]:
-    """The scan's windows that answer some bins, rising: start of each, and the bins that it answers."""
-    number = bins // geometry.core_bins
-    for each in np.unique(number).tolist():
-        yield each * geometry.core_bp - geometry.context_bp, bins[number == each]
+@dataclass(frozen=True)
+class Layout:
+    """Where the windows lie that answer some bins as `ebert predict` does.
 
-
-def score_batches(score: Score, batch: Batch, where: str) -> Floats:
-    """Logits of windows, a few at a time, (B, bins of a window, T).
-
-    Raises:
-        EbertError: one of them is not a number.
+    Attributes:
+        geometry: of the windows.
+        free: whether they may begin at any multiple of `geometry.grid_bp`; else on the grid of the scan.
     """
-    num, window_bp = batch.bases.shape
-    at_once = max(1, _BATCH_BP // window_bp)
-    found = []
-    for first in range(0, num, at_once):
-        some = slice(first, first + at_once)
-        tracks = None if batch.tracks is None else batch.tracks[some]
-        found.append(score(Batch(batch.bases[some], batch.states[some], tracks)))
-        if not np.isfinite(found[-1]).all():
-            raise EbertError(
-                f"the model gives no number for some bins of {where}",
-                "try --precision fp32; if it stays, fine-tune again with a lower learning rate",
-            )
-    return np.concatenate(found)
 
+    geometry: ScanGeometry
+    free: bool = False
 
-def repeated(batch: Batch, times: int) -> Batch:
-    """One window, `times` over, free to be changed."""
-    return Batch(
-        np.repeat(batch.bases, times, axis=0),
-        np.repeat(batch.states, times, axis=0),
-        None if batch.tracks is None else np.repeat(batch.tracks, times, axis=0),
-    )
+    @classmethod
+    def of(cls, model: LoadedModel) -> Layout:
+        """The shortest windows of a model.
+
+        Where a scan may choose between several, the encoder reads blocks that are fixed to the chromosome, and a window
+        may begin at any of them.
+        """
+        choices = scan_geometries(model.module, model.geometry())
+        return cls(choices[-1], len(choices) > 1)
+
+    def windows(self, bins: Positions) -> Iterator[tuple[int, Positions]]:
+        """Start of each window that answers some of the bins, rising, and the bins that it answers."""
+        geometry = self.geometry
+        while self.free and len(bins):
+            start = int(bins[0]) * STRIDE_BP // geometry.grid_bp * geometry.grid_bp - geometry.context_bp
+            answered = bins * STRIDE_BP + BIN_BP + geometry.context_bp <= start + geometry.window_bp
+            yield start, bins[answered]
+            bins = bins[~answered]
+        number = bins // geometry.core_bins
+        for each in np.unique(number).tolist():
+            yield each * geometry.core_bp - geometry.context_bp, bins[number == each]

@@ -17,7 +17,6 @@ from ebert_core.artifacts import sha256_of
 from ebert_core.config import FusionConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.task_features import TrackReader, TrackSpec
-from ebert_core.data.windows import Batch
 from ebert_core.epigenome.normalisation import Quantiles, reference_of
 from ebert_core.errors import EbertError, OutputExistsError
 from ebert_core.genome.regions import Region
@@ -27,7 +26,8 @@ from ebert_core.inference.explain import ExplainRequest
 from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.mutagenesis import NO_BIN, Mutagenesis, Settings, SiteEffects
 from ebert_core.inference.predictor import CellStates, Request
-from ebert_core.inference.scan import ScanGeometry, model_score, scan
+from ebert_core.inference.rescore import Changes, model_rescore
+from ebert_core.inference.scan import ScanGeometry, model_score, scan, scan_geometries
 from ebert_core.inference.sites import Site
 from ebert_core.inference.windows import ChromReader
 from ebert_core.io.motifs import Motif
@@ -60,10 +60,20 @@ def featured(model: LoadedModel, toy_dataset: Dataset) -> LoadedModel:
     cells = toy_dataset.accessibility_cells
     reference = reference_of([Quantiles.of(toy_dataset.flat_accessibility(each)) for each in cells])
     tracks = TrackReader(toy_dataset, TrackSpec(reference, cells))
-    return replace(model, module=module.eval(), tracks=tracks)
+    return replace(model, members=(module.eval(),), tracks=tracks)
 
 
-@pytest.fixture(params=["model", "featured"])
+@pytest.fixture(scope="module")
+def blocky(featured: LoadedModel) -> LoadedModel:
+    """The same, but its encoder reads blocks, so that its windows may begin at any of them."""
+    own = featured.module
+    shape = replace(own.shape, fusion=own.shape.fusion.model_copy(update={"encoder_bp": 400}))
+    module = BindingModel(own.encoder, 2, shape, own.motifs)
+    module.head = own.head
+    return replace(featured, members=(module.eval(),))
+
+
+@pytest.fixture(params=["model", "featured", "blocky"])
 def any_model(request: pytest.FixtureRequest) -> LoadedModel:
     return request.getfixturevalue(request.param)
 
@@ -74,12 +84,12 @@ class Slow:
     def __init__(self, dataset: Dataset, model: LoadedModel, device: Device, chrom: str) -> None:
         self.score = model_score(model.module, device, both_strands=True)
         self.bases, self.states = np.array(dataset.sequence(chrom)), np.array(dataset.states("HepG2", chrom))
-        self.geometry, self.model = model.geometry(), model
+        self.geometry, self.model = scan_geometries(model.module, model.geometry())[0], model
         offset = dataset.assembly.offset(chrom)
         self.span = offset, offset + dataset.assembly.length(chrom)
 
     def tracks(self, hidden: bool, starts: np.ndarray) -> np.ndarray:
-        found = self.model.tracks.read("HepG2", starts + self.span[0], 2_000, span=self.span)
+        found = self.model.tracks.read("HepG2", starts + self.span[0], self.geometry.window_bp, span=self.span)
         # Hidden are the cell type's own signal, its difference from the mean, and that it is known.
         found[..., [0, 2, 3]] *= not hidden
         return found
@@ -99,9 +109,9 @@ SITES = [("chr1", 5_110, 5_330), ("chr1", 6_860, 7_190), ("chr2", 90, 180), ("ch
 def effects_of(
     dataset: Dataset, model: LoadedModel, device: Device, cell: CellStates, site: Site, settings: Settings
 ) -> SiteEffects:
-    score = model_score(model.module, device, both_strands=True)
+    rescore = model_rescore(model.members, device, both_strands=True)
     reader = ChromReader(dataset, model, cell, site.chrom)
-    found = Mutagenesis(model, score, 1, settings).effects(reader, site)
+    found = Mutagenesis(model, rescore, 1, settings).effects(reader, site)
     assert isinstance(found, SiteEffects)
     return found
 
@@ -156,22 +166,22 @@ def test_state_effects_are_those_of_changed_states(
 
 def test_the_score_is_that_of_predict(
     toy_dataset: Dataset,
-    featured: LoadedModel,
+    any_model: LoadedModel,
     device: Device,
     cell: CellStates,
     predict_whole: Callable[..., dict[str, np.ndarray]],
 ) -> None:
     request = Request(("MAX",), cell, (Region("chr1", 0, 60_000),))
-    whole = predict_whole(toy_dataset, featured, request, device)["chr1"]
+    whole = predict_whole(toy_dataset, any_model, request, device)["chr1"]
     for start in (1_000, 23_050, 39_777, 41_100):
         site = Site.of(Region("chr1", start, start + 240))
-        found = effects_of(toy_dataset, featured, device, cell, site, Settings(5))
-        calibration = featured.calibration("MAX")
+        found = effects_of(toy_dataset, any_model, device, cell, site, Settings(5))
+        calibration = any_model.calibration("MAX")
         own = calibration.probabilities(np.array([found.logit], np.float32))[0]
         assert own == pytest.approx(whole[found.bins, 0].max(), rel=1e-4)
-        score = model_score(featured.module, device, both_strands=True)
-        reader = ChromReader(toy_dataset, featured, cell, "chr1")
-        bins, logits = Mutagenesis(featured, score, 1, Settings()).profile(reader, site)
+        rescore = model_rescore(any_model.members, device, both_strands=True)
+        reader = ChromReader(toy_dataset, any_model, cell, "chr1")
+        bins, logits = Mutagenesis(any_model, rescore, 1, Settings()).profile(reader, site)
         assert len(bins) > 15
         np.testing.assert_allclose(calibration.probabilities(logits), whole[bins, 0], rtol=1e-4)
         changes = found.delta_probabilities(calibration)
@@ -206,8 +216,8 @@ def test_sites_without_a_score_say_why(
     toy_dataset: Dataset, model: LoadedModel, device: Device, cell: CellStates, where: tuple, says: str
 ) -> None:
     reader = ChromReader(toy_dataset, model, cell, where[0])
-    score = model_score(model.module, device, both_strands=True)
-    assert Mutagenesis(model, score, 0, Settings()).effects(reader, Site.of(Region(*where))) == says
+    rescore = model_rescore(model.members, device, both_strands=True)
+    assert Mutagenesis(model, rescore, 0, Settings()).effects(reader, Site.of(Region(*where))) == says
 
 
 class Strip(ChromReader):
@@ -227,7 +237,7 @@ def test_the_other_strand_gives_the_mirror_image(model: LoadedModel, device: Dev
     length, rng = 11_200, np.random.default_rng(4)
     bases, states = rng.integers(0, 4, length).astype(np.uint8), rng.integers(0, 19, length // 200).astype(np.uint8)
     one, other = Strip(bases, states), Strip(reverse_complement(bases), states[::-1].copy())
-    mutagenesis = Mutagenesis(model, model_score(model.module, device, both_strands=True), 0, Settings(21))
+    mutagenesis = Mutagenesis(model, model_rescore(model.members, device, both_strands=True), 0, Settings(21))
     for middle in (1_300, 4_444, 6_789):
         here = mutagenesis.effects(one, Site("strip", middle, middle + 1, middle))
         back = length - 1 - middle
@@ -316,6 +326,12 @@ def test_pictures_are_whole(
             x, y = float(each.get("x", 0)), float(each.get("y", 0))
             assert -1 <= x <= x + float(each.get("width")) <= width + 1
             assert -1 <= y <= y + float(each.get("height")) <= height + 1
+        for each in root.iter("{http://www.w3.org/2000/svg}text"):
+            # Of a sans serif, a character is about 0.55 of the size wide.
+            long = 0.55 * float(each.get("font-size", 12)) * len(each.text)
+            left = float(each.get("x")) - long * {"start": 0, "middle": 0.5, "end": 1}[each.get("text-anchor")]
+            if each.get("transform") is None:
+                assert -2 <= left <= left + long <= width + 2, each.text
         letters = list(root.iter("{http://www.w3.org/2000/svg}use"))
         assert len(letters) >= 29
         words = {each.text for each in root.iter("{http://www.w3.org/2000/svg}text")}
@@ -341,10 +357,11 @@ def test_all_or_nothing(
     with pytest.raises(OutputExistsError):
         explain.explain(toy_dataset, model, request, device, target)
 
-    def broken(batch: Batch) -> np.ndarray:
-        return np.full((len(batch.bases), 37, 2), np.nan, np.float32)
+    def broken(changes: Changes) -> tuple[np.ndarray, np.ndarray]:
+        found = np.full((*changes.bins.shape, 2), np.nan, np.float32)
+        return found, found
 
-    monkeypatch.setattr(explain, "model_score", lambda *_, **__: broken)
+    monkeypatch.setattr(explain, "model_rescore", lambda *_, **__: broken)
     with pytest.raises(EbertError, match="the model gives no number for some bins of chr1"):
         explain.explain(toy_dataset, model, request, device, target, overwrite=True)
     assert digest_tree(tmp_path) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ebert_core.artifacts import sha256_of
+from ebert_core.config import FusionConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.windows import Batch
 from ebert_core.errors import EbertError, InputError, OutputExistsError
@@ -24,13 +26,17 @@ from ebert_core.inference import alleles, variants
 from ebert_core.inference.alleles import Judge, Variant, survey
 from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.predictor import CellStates, Request
-from ebert_core.inference.scan import ScanGeometry, model_score
+from ebert_core.inference.rescore import Changes, model_rescore
+from ebert_core.inference.scan import ScanGeometry
 from ebert_core.inference.variant_files import VariantOutputs, VariantRequest, score_variants
 from ebert_core.inference.variants import VariantScorer
-from ebert_core.inference.windows import ChromReader, bins_over
+from ebert_core.inference.windows import ChromReader, Layout, bins_over
 from ebert_core.io.vcf import VcfFile, VcfRecord
 from ebert_core.model.device import Device
+from ebert_core.model.encoder import Encoder
+from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.vocabulary import encode_bases, reverse_complement
+from tests.inference.plain import plain_rescore
 
 HEAD = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
@@ -39,6 +45,28 @@ OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
 @pytest.fixture(scope="module")
 def cell(toy_dataset: Dataset) -> CellStates:
     return CellStates("HepG2", toy_dataset.flat_states("HepG2"), "dataset")
+
+
+@pytest.fixture(scope="module")
+def blocky(model: LoadedModel) -> LoadedModel:
+    """A model whose encoder reads blocks, so that its windows may begin at any of them."""
+    torch.manual_seed(11)
+    shape = BindingShape(FusionConfig(width=16, num_layers=3, encoder_bp=400))
+    module = BindingModel(Encoder(model.module.encoder.config, 18), 2, shape)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.4)
+    return replace(model, members=(module.eval(),))
+
+
+@pytest.fixture(params=["model", "blocky"])
+def any_model(request: pytest.FixtureRequest) -> LoadedModel:
+    return request.getfixturevalue(request.param)
+
+
+def scorer_of(model: LoadedModel, device: Device, columns: list[int]) -> VariantScorer:
+    """Of both strands."""
+    return VariantScorer(model_rescore(model.members, device, both_strands=True), columns, Layout.of(model))
 
 
 @pytest.fixture
@@ -235,42 +263,43 @@ def case(toy_files, name: str) -> tuple:
     return chrom, at, ref, alt[:new]
 
 
-@pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("name", CASES)
 def test_scores_are_those_of_a_rewritten_genome(
-    toy_files, toy_dataset: Dataset, model: LoadedModel, device: Device, judge: Judge, name: str, short: bool
+    toy_files, toy_dataset: Dataset, any_model: LoadedModel, device: Device, judge: Judge, name: str
 ) -> None:
     allele = case(toy_files, name)
     (variant,) = judge.alleles(record(*allele[:3], allele[3]))
     assert isinstance(variant, Variant)
-    scorer = VariantScorer(model_score(model.module, device, both_strands=True), [1, 0], model.geometry(), short=short)
+    scorer = scorer_of(any_model, device, [1, 0])
     own, other = scorer.logits([variant])
     for found, alt in ((own, allele[2]), (other, allele[3])):
         best = np.full(2, -np.inf)
-        for start, bins in scorer._parts(variant):
-            logits = with_text(toy_files, toy_dataset, model, (*allele[:3], alt), start, scorer.window_bp)
+        for start, bins in scorer.layout.windows(variant.bins):
+            logits = with_text(
+                toy_files, toy_dataset, any_model, (*allele[:3], alt), start, scorer.layout.geometry.window_bp
+            )
             best = np.maximum(best, logits[bins - start // 50].max(axis=0)[[1, 0]])
         np.testing.assert_allclose(found[0], best, atol=1e-4)
     assert np.abs(own - other).max() > 1e-3
 
 
-def test_variants_together_are_variants_alone(model: LoadedModel, device: Device, judge: Judge, toy_files) -> None:
+def test_variants_together_are_variants_alone(any_model: LoadedModel, device: Device, judge: Judge, toy_files) -> None:
     rows = [
         *snvs(toy_files, [5_000, 5_007, 33_333]),
         *snvs(toy_files, [777, 41_299], "chr2"),
         *snvs(toy_files, [5_001]),
     ]
     found = [allele for row in rows for allele in judge.alleles(record(*row))]
-    scorer = VariantScorer(model_score(model.module, device, both_strands=True), [0, 1], model.geometry())
+    scorer = scorer_of(any_model, device, [0, 1])
     together = np.stack(scorer.logits(found), axis=1)
     alone = [np.stack(scorer.logits([each]), axis=1)[0] for each in found]
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
-def test_the_same_allele_changes_nothing(model: LoadedModel, device: Device, judge: Judge, toy_files) -> None:
+def test_the_same_allele_changes_nothing(any_model: LoadedModel, device: Device, judge: Judge, toy_files) -> None:
     base = toy_files.sequences["chr1"][5_000].upper()
     found = list(judge.alleles(record("chr1", 5_000, base, base)))
-    scorer = VariantScorer(model_score(model.module, device, both_strands=True), [0], model.geometry())
+    scorer = scorer_of(any_model, device, [0])
     own, other = scorer.logits(found)
     np.testing.assert_allclose(own, other, atol=1e-5)
 
@@ -278,39 +307,37 @@ def test_the_same_allele_changes_nothing(model: LoadedModel, device: Device, jud
 def test_the_reference_has_the_score_of_predict(
     toy_files,
     toy_dataset: Dataset,
-    model: LoadedModel,
+    any_model: LoadedModel,
     device: Device,
     judge: Judge,
     cell: CellStates,
     predict_whole: Callable[..., dict[str, np.ndarray]],
 ) -> None:
     request = Request(("CTCF",), cell, (Region("chr1", 0, 60_000),))
-    whole = predict_whole(toy_dataset, model, request, device)["chr1"]
+    whole = predict_whole(toy_dataset, any_model, request, device)["chr1"]
     rows = snvs(toy_files, [0, 1_000, 1_002, 5_013, 23_100, 39_995, 41_160, 59_999])
     found = [allele for row in rows for allele in judge.alleles(record(*row))]
     assert any(len(each.bins) < 4 for each in found)
-    own, _ = VariantScorer(model_score(model.module, device, both_strands=True), [0], model.geometry()).logits(found)
+    own, _ = scorer_of(any_model, device, [0]).logits(found)
     expected = [whole[each.bins, 0].max() for each in found]
-    np.testing.assert_allclose(model.calibration("CTCF").probabilities(own[:, 0]), expected, rtol=1e-4)
+    np.testing.assert_allclose(any_model.calibration("CTCF").probabilities(own[:, 0]), expected, rtol=1e-4)
 
 
-@given(st.integers(0, 60), st.integers(0, 12), st.booleans())
-def test_the_windows_hold_the_bins_and_their_context(context: int, phase: int, short: bool) -> None:
-    geometry = ScanGeometry(30_000, 200 * context)
-    for num in range(1, 6):
-        bins = 800 + phase + np.arange(num)
-        variant = Variant(None, 0, np.zeros(1, np.uint8), np.zeros(1, np.uint8), bins)  # type: ignore[arg-type]
-        scorer = VariantScorer(lambda batch: None, [0], geometry, short=short)  # type: ignore[arg-type, return-value]
-        assert scorer.window_bp % 200 == 0
-        parts = list(scorer._parts(variant))
-        assert np.concatenate([own for _, own in parts]).tolist() == bins.tolist()
-        assert len(parts) == 1 or not short
-        for start, own in parts:
-            assert start % 200 == 0
-            assert start + geometry.context_bp <= own[0] * 50
-            assert own[-1] * 50 + 200 + geometry.context_bp <= start + scorer.window_bp
-        if short:
-            assert scorer.window_bp <= 400 + 2 * geometry.context_bp + 200
+@given(st.integers(0, 12), st.integers(1, 8), st.integers(0, 12), st.integers(1, 40), st.booleans())
+def test_the_windows_hold_the_bins_and_their_context(
+    context: int, bins_of_grid: int, phase: int, num: int, free: bool
+) -> None:
+    grid = 200 * bins_of_grid
+    layout = Layout(ScanGeometry(2 * context * grid + 2 * grid, context * grid, grid), free)
+    bins = 800 + phase + np.arange(num)
+    parts = list(layout.windows(bins))
+    assert np.concatenate([own for _, own in parts]).tolist() == bins.tolist()
+    for start, own in parts:
+        assert (start + layout.geometry.context_bp) % grid == 0
+        assert start + layout.geometry.context_bp <= own[0] * 50
+        assert own[-1] * 50 + 200 + layout.geometry.context_bp <= start + layout.geometry.window_bp
+    if free and num * 50 + 150 <= grid:
+        assert len(parts) == 1
 
 
 class Local(torch.nn.Module):
@@ -355,11 +382,11 @@ def variant_on(strip: Strip, start: int, alt: np.ndarray) -> Variant:
 PLACES = [0, 149, 1_000, 2_549, 3_333, 5_850, 5_998]
 
 
-@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("num", [1, 2])
-def test_the_other_strand_gives_the_same(strip: Strip, num: int, short: bool) -> None:
+def test_the_other_strand_gives_the_same(strip: Strip, num: int, free: bool) -> None:
     other = Strip(reverse_complement(strip.bases), strip._states[::-1].copy())
-    scorer = VariantScorer(local_score, [0, 1], ScanGeometry(2_000, 400), short=short)
+    scorer = VariantScorer(plain_rescore(local_score), [0, 1], Layout(ScanGeometry(2_000, 400), free))
     rng = np.random.default_rng(3)
     new = [rng.integers(0, 4, num).astype(np.uint8) for _ in PLACES]
     here = [variant_on(strip, at, alt) for at, alt in zip(PLACES, new, strict=True)]
@@ -368,9 +395,9 @@ def test_the_other_strand_gives_the_same(strip: Strip, num: int, short: bool) ->
         np.testing.assert_allclose(own, back, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("short", [False, True])
-def test_swapped_alleles_negate_the_difference(strip: Strip, short: bool) -> None:
-    scorer = VariantScorer(local_score, [0, 1], ScanGeometry(2_000, 400), short=short)
+@pytest.mark.parametrize("free", [False, True])
+def test_swapped_alleles_negate_the_difference(strip: Strip, free: bool) -> None:
+    scorer = VariantScorer(plain_rescore(local_score), [0, 1], Layout(ScanGeometry(2_000, 400), free))
     for at in PLACES:
         there = variant_on(strip, at, (strip.bases[at : at + 2] + 1) % 4)
         changed = strip.bases.copy()
@@ -410,7 +437,7 @@ def test_the_files_agree(
     head, *rows = rows_of(tmp_path / "out" / "v.tsv")
     assert head[:6] == ["chrom", "pos", "id", "ref", "alt", "tf"]
     assert len(rows) == 2 * found.num_variants
-    scorer = VariantScorer(model_score(model.module, device, both_strands=True), [1, 0], model.geometry())
+    scorer = scorer_of(model, device, [1, 0])
     expected = {}
     for each in some.records():
         for alt, allele in zip(each.alts, judge.alleles(each), strict=False):
@@ -477,10 +504,11 @@ def test_nothing_is_replaced_unasked_and_nothing_half_written(
     with pytest.raises(OutputExistsError):
         score_to(folder, toy_dataset, model, device, some)
 
-    def broken(batch: Batch) -> np.ndarray:
-        return np.full((len(batch.bases), 100, 2), np.nan, np.float32)
+    def broken(changes: Changes) -> tuple[np.ndarray, np.ndarray]:
+        found = np.full((*changes.bins.shape, 2), np.nan, np.float32)
+        return found, found
 
-    monkeypatch.setattr("ebert_core.inference.variant_files.model_score", lambda *_, **__: broken)
+    monkeypatch.setattr("ebert_core.inference.variant_files.model_rescore", lambda *_, **__: broken)
     with pytest.raises(EbertError, match="the model gives no number for some bins of chr1"):
         score_to(folder, toy_dataset, model, device, some, overwrite=True)
     assert digest_tree(folder) == before
