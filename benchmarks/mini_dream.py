@@ -3,6 +3,7 @@
     python benchmarks/mini_dream.py                     all designs, four turns, three seeds: many hours on 2 cores
     python benchmarks/mini_dream.py --designs boosting cnn --turns K562@chr22 --seeds 0
     python benchmarks/mini_dream.py --settings cross within dream
+    python benchmarks/mini_dream.py --ablations         the table of ablations
     python benchmarks/mini_dream.py --quick             CTCF and MAX once, small budgets: shows that the script works
 
 A turn K562@chr22 trains in the other two cell types on the other chromosome and tests in K562 on chr22 (`cross`).
@@ -36,8 +37,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rivals_ebert import ABLATIONS, EVERY, arguments, checkpoint, run_ebert
 from rivals_ebert import DESIGNS as EBERT_DESIGNS
-from rivals_ebert import arguments, checkpoint, run_ebert
 from rivals_setting import SETTINGS, TFS, Scores, Task, Turn, label_counts, parse_turn, prepared, real_data, replicates
 from rivals_simple import SIMPLE, simple
 from rivals_table import Run, as_text, compare, design_means
@@ -45,11 +46,14 @@ from rivals_table import Run, as_text, compare, design_means
 TURNS = ("K562@chr22", "K562@chr20", "GM12878@chr22", "GM12878@chr20")
 RIVALS = ("boosting", "boosting_no_accessibility", "cnn", "cnn_no_accessibility")
 DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS)
+KNOWN = (*DESIGNS, *ABLATIONS)
 # Key of the last line -> (design, the one it is compared with).
 COMPARISONS = {
     "vs_boosting": ("ebert", "boosting"),
     "vs_cnn": ("ebert", "cnn"),
     "vs_training_cells": ("ebert", "training_cells_on_test_chromosome"),
+    "ensemble_vs_one": ("ebert_ensemble", "ebert"),
+    "ensemble_vs_boosting": ("ebert_ensemble", "boosting"),
     "pretrained_vs_scratch": ("ebert", "ebert_scratch"),
     "states_vs_none": ("ebert", "ebert_no_states"),
     "accessibility_vs_none": ("ebert", "ebert_no_accessibility"),
@@ -80,9 +84,18 @@ def job(options: argparse.Namespace, task: Task, design: str, seed: int) -> Job:
 
         seconds = options.cnn_seconds
         return {"seconds": seconds}, functools.partial(cnn, task, seed, seconds, accessible=accessible)
-    start = options.checkpoint if EBERT_DESIGNS[design].pretrained else None
+    start = started_from(options, design)
     asked = [*arguments(task, design, start), *(QUICK_FINETUNE if options.quick else ())]
     return asked, functools.partial(run_ebert, task, design, asked, seed, options.threads)
+
+
+def started_from(options: argparse.Namespace, design: str) -> Path | None:
+    """The checkpoint of a design: the one that was named, or one made as the design says; None for random weights."""
+    told = EVERY[design].pretrain
+    if told is None or (options.checkpoint and not told):
+        return options.checkpoint if told is not None else None
+    more = QUICK_PRETRAIN if options.quick else ()
+    return checkpoint(real_data(), options.work, options.threads, told, more)
 
 
 def cpu_seconds() -> float:
@@ -120,9 +133,6 @@ def kept(path: Path) -> list[dict[str, Any]]:
 def run_all(options: argparse.Namespace, setting: str, turns: list[Turn]) -> list[Run]:
     """Every run that was asked for in a setting, made or read."""
     data, log = real_data(), options.work / "runs.jsonl"
-    if options.checkpoint is None and any(EBERT_DESIGNS[d].pretrained for d in options.designs if d in EBERT_DESIGNS):
-        more = QUICK_PRETRAIN if options.quick else ()
-        options.checkpoint = checkpoint(data, options.work, options.threads, more)
     dataset = prepared(data, options.work, "dream" if setting == "dream" else "uniform")
     runs = []
     for turn in turns:
@@ -164,7 +174,8 @@ def summary(runs: list[Run]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work/mini_dream"), help="folder of datasets and runs")
-    parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS, metavar="DESIGN")
+    parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=KNOWN, metavar="DESIGN")
+    parser.add_argument("--ablations", action="store_true", help="EBERT with one thing changed at a time")
     parser.add_argument("--turns", nargs="+", default=list(TURNS), metavar="CELL@CHROM")
     parser.add_argument("--settings", nargs="+", default=["cross"], choices=list(SETTINGS))
     parser.add_argument("--tfs", nargs="+", default=list(TFS), choices=TFS, metavar="TF")
@@ -174,6 +185,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    if options.ablations:
+        options.designs = ["ebert", "ebert_scratch", "ebert_no_accessibility", *ABLATIONS]
     if options.quick:
         options.work, options.turns, options.seeds = options.work / "quick", options.turns[:1], options.seeds[:1]
         options.tfs, options.cnn_seconds = list(TFS[:2]), 20.0

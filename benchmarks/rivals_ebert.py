@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,45 +15,81 @@ from ebert_core.vocabulary import STRIDE_BP
 
 
 class Design(NamedTuple):
-    """One way to fine-tune: from the checkpoint or from random weights, and what else the commands are told.
+    """One way to pre-train and fine-tune: what the commands are told beside the turn.
 
-    `{motifs}` in an argument becomes the path of the motif file.
+    `pretrain` is what `ebert pretrain` is told beside the defaults, None for random weights. `{motifs}` in an argument
+    becomes the path of the motif file. `each` fine-tunes every TF on its own.
     """
 
-    pretrained: bool = True
+    pretrain: tuple[str, ...] | None = ()
     finetune: tuple[str, ...] = ()
     predict: tuple[str, ...] = ()
+    each: bool = False
 
 
 MOTIFS = ("--motifs", "{motifs}")
+ALSO = ("--also", "all")
+FULL = (*MOTIFS, *ALSO)
+# What --motifs changes beside reading motifs, so that they alone may be left out.
+_LAYERS = tuple(
+    f"--set={setting}"
+    for setting in (
+        "window_bp=12800", "context_bp=1200", "global_batch=16", "micro_batch=2", "steps=1000", "evaluate_every=250",
+        "valid_bp=20000000", "fusion.num_layers=5", "fusion.dropout=0.4", "fusion.encoder_bp=1600",
+        "optimizer.learning_rate=2e-3", "optimizer.ema_decay=0.998",
+    )
+)  # fmt: skip
 DESIGNS = {
-    "ebert": Design(finetune=MOTIFS),
-    "ebert_scratch": Design(pretrained=False, finetune=MOTIFS),
-    "ebert_no_states": Design(finetune=(*MOTIFS, "--no-states"), predict=("--no-states",)),
-    "ebert_no_accessibility": Design(finetune=(*MOTIFS, "--no-accessibility")),
+    "ebert": Design(finetune=FULL),
+    "ebert_ensemble": Design(finetune=(*FULL, "--ensemble", "3")),
+    "ebert_no_accessibility": Design(finetune=(*FULL, "--no-accessibility")),
+    "ebert_scratch": Design(pretrain=None, finetune=FULL),
 }
+"""What is compared with the rivals."""
+ABLATIONS = {
+    "ebert_no_states": Design(finetune=(*FULL, "--no-states"), predict=("--no-states",)),
+    "ebert_pretrained_no_states": Design(pretrain=("--no-states",), finetune=FULL),
+    "ebert_pretrained_states_shown": Design(pretrain=("--set", "masking.state_rate=0"), finetune=FULL),
+    "ebert_5_bp_tokens": Design(pretrain=("--set", "encoder.token_bp=5"), finetune=FULL),
+    "ebert_head_alone": Design(finetune=(*FULL, "--set", "head_share=1")),
+    "ebert_no_motifs": Design(finetune=(*ALSO, *_LAYERS)),
+    "ebert_no_tss": Design(finetune=(*FULL, "--set", "features.tss=false")),
+    "ebert_no_composition": Design(finetune=(*FULL, "--set", "features.composition=false")),
+    "ebert_not_also": Design(finetune=MOTIFS),
+    "ebert_single_tfs": Design(finetune=MOTIFS, each=True),
+    "ebert_windows_of_3200_bp": Design(
+        finetune=(*FULL, "--set", "window_bp=3200", "--set", "context_bp=800", "--set", "global_batch=64")
+    ),
+}
+"""One thing changed at a time: pre-training, what is read, tokens, windows, what is learned together."""
+EVERY = DESIGNS | ABLATIONS
 PRESET = "tiny"
 
 
-def checkpoint(data: Path, work: Path, threads: int, more: tuple[str, ...] = ()) -> Path:
-    """One pre-trained once per work folder, on the sequence of all chromosomes with the states of all cell types."""
-    folder = work / "pretrained"
+def checkpoint(data: Path, work: Path, threads: int, told: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> Path:
+    """One pre-trained once per work folder, on the sequence of all chromosomes with the states of all cell types.
+
+    Args:
+        told: of the design.
+        more: for a quick run.
+    """
+    folder = work / "-".join(["pretrained", *(each.strip("-") for each in told if each != "--set")])
     if not folder.exists():
-        resume = ["--resume"] if folder.with_name("pretrained.partial").exists() else []
+        resume = ["--resume"] if folder.with_name(f"{folder.name}.partial").exists() else []
         ebert("pretrain", "--preset", PRESET, "--dataset", prepared(data, work, "uniform").path, "--output", folder,
-              "--threads", str(threads), *more, *resume, cwd=work)  # fmt: skip
+              "--threads", str(threads), *told, *more, *resume, cwd=work)  # fmt: skip
     return folder
 
 
 def arguments(task: Task, design: str, start: Path | None) -> list[str]:
     """What `ebert finetune` is told of the turn and the design; the labels of the tested cell type are never read."""
-    turn, chosen = task.turn, DESIGNS[design]
+    turn, chosen = task.turn, EVERY[design]
     held_out = [] if turn.setting == "within" else ["--hold-out-cell", turn.cell]
     given = [each.format(motifs=task.motifs_path) for each in chosen.finetune]
     return [
-        "--tf", ",".join(task.tfs), "--dataset", str(task.dataset.path), "--chrom", turn.train_chrom,
+        "--dataset", str(task.dataset.path), "--chrom", turn.train_chrom,
         "--cell", ",".join(turn.train_cells), *held_out, "--hold-out-chrom", turn.chrom,
-        *(["--checkpoint", str(start)] if chosen.pretrained else ["--scratch", PRESET]), *given,
+        *(["--checkpoint", str(start)] if start else ["--scratch", PRESET]), *given,
     ]  # fmt: skip
 
 
@@ -62,16 +99,19 @@ def run_ebert(task: Task, design: str, asked: list[str], seed: int, threads: int
     Args:
         asked: of `arguments`, and further settings.
     """
-    turn = task.turn
+    if EVERY[design].each and len(task.tfs) > 1:
+        alone = [run_ebert(replace(task, tfs=(tf,)), design, asked, seed, threads) for tf in task.tfs]
+        return {tf: found[tf] for tf, found in zip(task.tfs, alone, strict=True)}
+    turn, tfs = task.turn, ",".join(task.tfs)
     name = f"{turn.name.replace(':', '-')}-{design}-{seed}"
     place, output = task.work / "models" / name, task.work / "predictions" / name
     # An interrupted run is begun anew: what it left may be of other settings.
     for left in (place, place.with_name(f"{name}.partial"), output):
         shutil.rmtree(left, ignore_errors=True)
     common = ["--threads", str(threads)]
-    ebert("finetune", *asked, "--seed", str(seed), *common, "--output", place, cwd=task.work)
-    ebert("predict", "--tf", ",".join(task.tfs), "--cell", turn.cell, "--chrom", turn.chrom, "--dataset",
-          task.dataset.path, "--model", place, *DESIGNS[design].predict, *common, "--format", "bigwig",
+    ebert("finetune", "--tf", tfs, *asked, "--seed", str(seed), *common, "--output", place, cwd=task.work)
+    ebert("predict", "--tf", tfs, "--cell", turn.cell, "--chrom", turn.chrom, "--dataset",
+          task.dataset.path, "--model", place, *EVERY[design].predict, *common, "--format", "bigwig",
           "--output", output, cwd=task.work)  # fmt: skip
     starts = bin_strides(task.dataset, turn.chrom) * STRIDE_BP
     found = {}
