@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# The whole road on real hg19 data: CTCF in K562, a cell type and a chromosome that fine-tuning never sees.
+# The whole road on real hg19 data: ten TFs in K562, a cell type and a chromosome that fine-tuning never sees.
+# Leaves a model of them in WORK_FOLDER/models, where `ebert predict --tf CTCF --cell K562` finds it.
 #
 #   examples/real_chr20_22.sh [WORK_FOLDER]
 #
 # EBERT_REAL_DATA  folder with genome/ states/ chip/ dnase/ annotation/ motifs/   (default ../shared/data)
 # EBERT_SEED       seed of pre-training and fine-tuning                         (default 0)
 # EBERT_QUICK=1    a few steps only: shows that the road holds, not how good it is
+# EBERT_TFS        TFs                                                           (default the ten below)
 # EBERT            the command, if it is not on the PATH                        (default ebert)
 set -euo pipefail
 data=$(realpath "${EBERT_REAL_DATA:-../shared/data}")
 work=${1:-work/real_chr20_22}
 seed=${EBERT_SEED:-0}
+tfs=${EBERT_TFS:-CTCF,MAX,REST,GABPA,JUND,TAF1,RAD21,CEBPB,MAFK,YY1}
+motifs=$data/motifs/JASPAR2024_CORE_human.meme
 read -r -a ebert <<<"${EBERT:-ebert}"
 pretrain=(--seed "$seed") finetune=(--seed "$seed")
 if [[ -n ${EBERT_QUICK:-} ]]; then
@@ -30,7 +34,7 @@ run prepare --genome "$data/genome/hg19.chr20_21_22.fa.gz" --states "$data/state
   --exclude "$data/annotation/wgEncodeDacMapabilityConsensusExcludable.bed.gz" \
   --tss "$data/annotation/wgEncodeGencodeBasicV19.txStart.bed.gz"
 run pretrain --preset tiny "${pretrain[@]}"
-run finetune --tf CTCF --motifs "$data/motifs/JASPAR2024_CORE_human.meme" --hold-out-cell K562 --hold-out-chrom chr22 "${finetune[@]}"
-run predict --tf CTCF --cell K562 --chrom chr21
-run predict --tf CTCF --cell K562 --chrom chr22 --output predictions-chr22
-run evaluate predictions-chr22/CTCF.K562.bw --chrom chr22 --motifs "$data/motifs/JASPAR2024_CORE_human.meme"
+run finetune --tf "$tfs" --also all --motifs "$motifs" --hold-out-cell K562 --hold-out-chrom chr22 "${finetune[@]}"
+run predict --tf "$tfs" --cell K562 --chrom chr21
+run predict --tf "$tfs" --cell K562 --chrom chr22 --output predictions-chr22
+run evaluate predictions-chr22/*.K562.bw --chrom chr22 --motifs "$motifs"
