@@ -14,7 +14,8 @@ chromosome, the same for all.
 
 Designs: `prevalence`; `motif`, the best hit; `accessibility_x_state`, a table; `training_cells_on_test_chromosome`, the
 mean label of the training cells at the same place, a reference that reads labels of the tested chromosome, as no rival
-may; `boosting`, Anchor-like; `cnn`, FactorNet-like; both also `_no_accessibility`; and EBERT's, see rivals_ebert.py.
+may; `boosting`, Anchor-like; `cnn`, FactorNet-like; both also `_no_accessibility`; EBERT's, see
+rivals_ebert.py; and `ebert_ensemble`, the mean of its seeds.
 
 Data: EBERT_REAL_DATA, default ../shared/data. Every finished (design, turn, seed) is a line of WORK/runs.jsonl and a
 file of scores in WORK/scores, and is not repeated. Output: a table per setting, differences paired over 1,000 resamples
@@ -45,7 +46,9 @@ from rivals_table import Run, as_text, compare, design_means
 
 TURNS = ("K562@chr22", "K562@chr20", "GM12878@chr22", "GM12878@chr20")
 RIVALS = ("boosting", "boosting_no_accessibility", "cnn", "cnn_no_accessibility")
-DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS)
+# No run of its own: the mean log-odds of EBERT's seeds, as `ebert finetune --ensemble` would give.
+ENSEMBLE = "ebert_ensemble"
+DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS, ENSEMBLE)
 KNOWN = (*DESIGNS, *ABLATIONS)
 # Key of the last line -> (design, the one it is compared with).
 COMPARISONS = {
@@ -140,12 +143,15 @@ def run_all(options: argparse.Namespace, setting: str, turns: list[Turn]) -> lis
         if not task.tfs:
             print(f"{turn.name}: no TF has labels to train on and to test", file=sys.stderr)
             continue
-        for design in options.designs:
+        finished: dict[str, list[dict[str, Any]]] = {}
+        for design in (each for each in options.designs if each != ENSEMBLE):
             for seed in options.seeds if design not in SIMPLE else (0,):
                 told, make = job(options, task, design, seed)
                 key = {"design": design, "turn": turn.name, "seed": seed, "tfs": list(task.tfs), "told": told}
                 key = json.loads(json.dumps(key))
                 record = next((each for each in reversed(kept(log)) if key.items() <= each.items()), None)
+                if record is None and options.finished:
+                    continue
                 if record is None:
                     record = run_once(task, key, make, options.work / "scores")
                     with log.open("a") as handle:
@@ -153,6 +159,9 @@ def run_all(options: argparse.Namespace, setting: str, turns: list[Turn]) -> lis
                     print(json.dumps(record), file=sys.stderr, flush=True)
                 if record["auprc"]:
                     runs.append(_read(record, options.work / "scores"))
+                    finished.setdefault(design, []).append(record)
+        if ENSEMBLE in options.designs and len(finished.get("ebert", [])) > 1:
+            runs.append(_ensemble(task, finished["ebert"], options.work / "scores"))
         counts = {tf: label_counts(task, tf) for tf in task.tfs}
         print(f"{turn.name}: {json.dumps(counts)}", file=sys.stderr)
     return runs
@@ -162,6 +171,23 @@ def _read(record: dict[str, Any], folder: Path) -> Run:
     with np.load(folder / record["scores"]) as arrays:
         resampled = {tf: arrays[f"resampled/{tf}"].astype(np.float64) for tf in record["auprc"]}
     return Run(record["design"], record["turn"], record["seed"], record["auprc"], resampled)
+
+
+def _ensemble(task: Task, records: list[dict[str, Any]], folder: Path) -> Run:
+    """One run whose scores are the mean of several."""
+    scores: dict[str, list[Scores]] = {}
+    for record in records:
+        with np.load(folder / record["scores"]) as arrays:
+            for tf in record["auprc"]:
+                scores.setdefault(tf, []).append(arrays[f"scores/{tf}"].astype(np.float32))
+    found = {tf: replicates(task, tf, np.mean(each, axis=0)) for tf, each in scores.items()}
+    return Run(
+        ENSEMBLE,
+        task.turn.name,
+        0,
+        {tf: point for tf, (point, _) in found.items()},
+        {tf: values for tf, (_, values) in found.items()},
+    )
 
 
 def summary(runs: list[Run]) -> dict[str, Any]:
@@ -180,6 +206,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["cross"], choices=list(SETTINGS))
     parser.add_argument("--tfs", nargs="+", default=list(TFS), choices=TFS, metavar="TF")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--finished", action="store_true", help="tabulate the finished runs, begin none")
     parser.add_argument("--checkpoint", type=Path, help="what EBERT starts from; default: one pre-trained in WORK")
     parser.add_argument("--cnn-seconds", type=float, default=CNN_SECONDS, help="CPU seconds of a CNN's training")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")

@@ -41,7 +41,6 @@ _LAYERS = tuple(
 )  # fmt: skip
 DESIGNS = {
     "ebert": Design(finetune=FULL),
-    "ebert_ensemble": Design(finetune=(*FULL, "--ensemble", "3")),
     "ebert_no_accessibility": Design(finetune=(*FULL, "--no-accessibility")),
     "ebert_scratch": Design(pretrain=None, finetune=FULL),
 }
