@@ -1,10 +1,6 @@
-"""The ranks of test_distributed.py: they pre-train as the jobs say, one after the other in one process group.
+"""One rank of several, for test_distributed.py: pre-trains as the jobs say, one after the other in one process group.
 
-    rank_program.py DATASET       (groups of ranks on standard input, as JSON lines)
-
-This process imports what is needed, which takes longer than the work, and forks the ranks of each group. A group has
-`size`, `environment` (WORLD_SIZE, MASTER_ADDR ...), `jobs` (a list of tables) and `said`: a folder, where rank R writes
-its streams into `outR` and `errR`. Once all have ended, their exit codes are printed, as a JSON list.
+    rank_program.py DATASET JOBS       (JOBS: JSON, a list of tables; RANK, WORLD_SIZE ... in the environment)
 
 A job has `config` (of PretrainConfig), `output`, and may have `resume`, `stop_at` (step before which all ranks stop),
 `small_memory_on` (a rank on which only single windows fit), `not_finite_on` (a rank whose loss is NaN at its step 3),
@@ -25,7 +21,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch._dynamo  # DDP and FSDP load it at their first call: here it is done once, not by each rank
 import typer
 
 from ebert_cli.console import ConsoleReporter, guarded
@@ -86,11 +81,11 @@ class Told(ConsoleReporter):
 
 
 @guarded
-def main(dataset: str, jobs: list[dict[str, Any]]) -> None:
+def main(dataset: str, jobs: str) -> None:
     torch.set_num_threads(1)
     with joined(timedelta(seconds=60)) as ranks:
         data = PretrainData.choose(Dataset.open(Path(dataset)), [], [], [], [])
-        for job in jobs:
+        for job in json.loads(jobs):
             told = Told()
             around = Surroundings(choose_device("cpu", "fp32"), told if ranks.is_first else SILENT, ranks)
             config = PretrainConfig.model_validate(job["config"])
@@ -109,30 +104,10 @@ def main(dataset: str, jobs: list[dict[str, Any]]) -> None:
                 print(json.dumps({"warnings": told.warnings, "error": error}), flush=True)
 
 
-def jobs_of_this_rank() -> list[dict[str, Any]] | None:
-    """In a rank its jobs, its streams and environment being set; in the process that began them None, at the end."""
-    while line := sys.stdin.readline():
-        group, pids = json.loads(line), []
-        for rank in range(group["size"]):
-            if pid := os.fork():
-                pids.append(pid)
-                continue
-            os.environ.update(group["environment"], RANK=str(rank))
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            for descriptor, name in ((1, "out"), (2, "err")):
-                os.dup2(os.open(f"{group['said']}/{name}{rank}", os.O_WRONLY | os.O_CREAT), descriptor)
-            found: list[dict[str, Any]] = group["jobs"]
-            return found
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        print(json.dumps(codes), flush=True)
-    return None
-
-
 if __name__ == "__main__":
     loop._LOG_EVERY = 1  # type: ignore[misc]
     artifacts._flush = lambda path: None
-    if (jobs := jobs_of_this_rank()) is not None:
-        try:
-            main(sys.argv[1], jobs)
-        except typer.Exit as leaving:
-            sys.exit(leaving.exit_code)
+    try:
+        main(*sys.argv[1:])
+    except typer.Exit as leaving:
+        sys.exit(leaving.exit_code)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import select
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +33,7 @@ CONFIG = PretrainConfig(
     window_bp=1_000,
     global_batch=7,
     micro_batch=2,
-    steps=5,
+    steps=6,
     valid_windows=5,
     evaluate_every=3,
     checkpoint_every=2,
@@ -47,50 +44,34 @@ CONFIG = PretrainConfig(
 OFTEN = {"evaluate_every": 1, "checkpoint_every": 0}
 
 
-Ended = list[tuple[int, str, str]]
-"""(exit code, stdout, stderr) of each rank."""
-SECONDS = 180
+def start(dataset: Dataset, size: int, jobs: list[dict[str, Any]]) -> list[subprocess.Popen[str]]:
+    """One process per rank, as torchrun starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "PYTHONPATH": str(ROOT)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", PROGRAM, dataset.path, json.dumps(jobs)],
+            env={**os.environ, **place, "RANK": str(rank), "OMP_WAIT_POLICY": "PASSIVE"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
 
 
-@pytest.fixture(scope="module")
-def ranks(toy_dataset: Dataset, folder: Path) -> Iterator[Callable[[int, list[dict[str, Any]]], Ended]]:
-    """A function: size and jobs of a group of ranks, a process each -> how they ended."""
-    alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", PROGRAM, toy_dataset.path],
-        # It forks, so importing may start no threads.
-        env={**os.environ, **alone, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-
-    def run(size: int, jobs: list[dict[str, Any]]) -> Ended:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-        said = folder / f"said{size}"
-        said.mkdir()
-        group = {"size": size, "environment": place, "jobs": jobs, "said": str(said)}
-        process.stdin.write(json.dumps(group) + "\n")
-        process.stdin.flush()
-        assert select.select([process.stdout], [], [], SECONDS)[0], f"{size} ranks did not end in {SECONDS} s"
-        codes = json.loads(process.stdout.readline())
-        return [
-            (code, (said / f"out{rank}").read_text(), (said / f"err{rank}").read_text())
-            for rank, code in enumerate(codes)
-        ]
-
-    try:
-        yield run
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+def ended(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """(exit code, stdout, stderr) of each."""
+    found = []
+    for process in ranks:
+        try:
+            out, err = process.communicate(timeout=90)
+        finally:
+            process.kill()
+        found.append((process.returncode, out, err))
+    return found
 
 
 def job(folder: Path, name: str, **values: Any) -> dict[str, Any]:
@@ -138,7 +119,7 @@ def assert_same_to_rounding(found: Path, expected: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def two(ranks: Callable[..., Ended], folder: Path) -> list[dict[str, Any]]:
+def two(toy_dataset: Dataset, folder: Path, alone: Callable[..., Path]) -> list[dict[str, Any]]:
     """What rank 0 of two said of each job."""
     fsdp = {"parallel": "fsdp"}
     jobs = [
@@ -156,25 +137,25 @@ def two(ranks: Callable[..., Ended], folder: Path) -> list[dict[str, Any]]:
         job(folder, "again2", resume=True, changes=fsdp),
         job(folder, "failed", fails_on=1),
     ]
-    found = ranks(2, jobs)
+    ranks = ended(start(toy_dataset, 2, jobs))
     # The last job fails on rank 1: both end, and one of them says why.
-    assert [code for code, _, _ in found] == [1, 1]
-    assert [err for _, _, err in found] == ["", "error: rank 1: the disk fell off\nhint: put it back\n"]
-    assert found[1][1] == "", "only rank 0 speaks"
-    return [json.loads(line) for line in found[0][1].splitlines()]
+    assert [code for code, _, _ in ranks] == [1, 1]
+    assert [err for _, _, err in ranks] == ["", "error: rank 1: the disk fell off\nhint: put it back\n"]
+    assert ranks[1][1] == "", "only rank 0 speaks"
+    return [json.loads(line) for line in ranks[0][1].splitlines()]
 
 
 @pytest.fixture(scope="module")
-def three(ranks: Callable[..., Ended], folder: Path, two: object) -> list[dict[str, Any]]:
+def three(toy_dataset: Dataset, folder: Path, two: object) -> list[dict[str, Any]]:
     jobs = [job(folder, "ddp3"), job(folder, "begun_by_two", resume=True), job(folder, "killed", killed=1)]
-    found = ranks(3, jobs)
+    ranks = ended(start(toy_dataset, 3, jobs))
     # In the last job, rank 1 is killed: the others end by themselves.
-    assert [code for code, _, _ in found] == [1, -9, 1]
-    told = "".join(err for _, _, err in found)
+    assert [code for code, _, _ in ranks] == [1, -9, 1]
+    told = "".join(err for _, _, err in ranks)
     assert told.count("error: ") == told.count("lost another rank (") == 1
     assert "--resume" in told
     assert "Traceback" not in told
-    return [json.loads(line) for line in found[0][1].splitlines()]
+    return [json.loads(line) for line in ranks[0][1].splitlines()]
 
 
 @pytest.mark.parametrize("name", ["ddp2", "fsdp2"])
@@ -183,6 +164,7 @@ def test_two_ranks_do_what_one_does(two: object, folder: Path, alone: Callable[.
     assert_same_to_rounding(folder / name, alone())
 
 
+@pytest.mark.slow
 def test_three_ranks_do_what_one_does(three: object, folder: Path, alone: Callable[..., Path]) -> None:
     assert_same_to_rounding(folder / "ddp3", alone())
 
@@ -195,6 +177,7 @@ def test_more_ranks_than_windows(two: object, folder: Path, alone: Callable[...,
     assert_same_to_rounding(folder / "tiny_batch", alone("tiny1", global_batch=1, valid_windows=1))
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_goes_on_with_three(three: object, folder: Path, alone: Callable[..., Path]) -> None:
     assert_same_to_rounding(folder / "begun_by_two", alone())
 
@@ -241,6 +224,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_and_names_its_windows(
     assert [path.name for path in resume_points(folder / "not_finite2.partial")][-1] == "resume-step-00000002"
 
 
+@pytest.mark.slow
 def test_a_killed_rank_costs_no_resume_point(three: object, folder: Path, alone: Callable[..., Path]) -> None:
     assert [path.name for path in resume_points(folder / "killed.partial")] == ["resume-step-00000002"]
     assert_same_to_rounding(alone("killed", resume=True), alone())
