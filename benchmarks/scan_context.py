@@ -30,7 +30,7 @@ from ebert_core.inference.models import LoadedModel, load_model
 from ebert_core.inference.packed import packed
 from ebert_core.inference.pieces import make_plan, score_pieces
 from ebert_core.inference.predictor import CellStates, Request, chrom_tracks
-from ebert_core.inference.scan import gather, model_score, scan_geometries
+from ebert_core.inference.scan import gather, model_score
 from ebert_core.inference.scorer import piece_values
 from ebert_core.model.device import Device, choose_device
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
@@ -80,7 +80,7 @@ def compared(dataset: Dataset, model: LoadedModel, device: Device, cell: str, ch
         for name, values in by_way.items()
         if name != "scan"
     }
-    geometry = scan_geometries(model.module, model.geometry())[0]
+    geometry = model.scan_geometries()[0]
     return {"window_bp": geometry.window_bp, "bins": len(bins), "auprc": auprc, "largest_difference": differ}
 
 

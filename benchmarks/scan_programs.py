@@ -21,7 +21,7 @@ from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.packed import packed
 from ebert_core.inference.pieces import Piece, make_plan
 from ebert_core.inference.predictor import CellStates, Request, chrom_tracks
-from ebert_core.inference.scan import ScanGeometry, gather, model_score, scan, scan_geometries
+from ebert_core.inference.scan import ScanGeometry, gather, model_score, scan
 from ebert_core.inference.scorer import piece_values
 from ebert_core.model.device import Device
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
@@ -54,7 +54,7 @@ class Scene:
     @property
     def geometry(self) -> ScanGeometry:
         """The long windows."""
-        return scan_geometries(self.model.module, self.model.geometry())[0]
+        return self.model.scan_geometries()[0]
 
     @property
     def piece(self) -> Piece:

@@ -93,7 +93,11 @@ class LoadedModel:
     @property
     def core_bins(self) -> int:
         """Bins that a window of a scan answers: what a scan is cut into should be multiples of it."""
-        return scan_geometries(self.module, self.geometry())[0].core_bins
+        return self.scan_geometries()[0].core_bins
+
+    def scan_geometries(self) -> tuple[ScanGeometry, ...]:
+        """Windows in which it may be shown a chromosome, see `scan.scan_geometries`."""
+        return scan_geometries(self.module, self.geometry())
 
     def geometry(self) -> ScanGeometry:
         """Windows of its training."""

@@ -17,7 +17,7 @@ from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.packed import packed
 from ebert_core.inference.pieces import Piece, Scored, Values, give_back
 from ebert_core.inference.predictor import Request, chrom_tracks
-from ebert_core.inference.scan import scan, scan_geometries
+from ebert_core.inference.scan import scan
 from ebert_core.model.device import Device
 from ebert_core.reporting import Advance
 from ebert_core.vocabulary import STATE_BIN_BP
@@ -35,7 +35,7 @@ def piece_values(dataset: Dataset, model: LoadedModel, request: Request, device:
     calibrations = [model.calibration(model.tfs[column]) for column in columns]
     members = [packed(member, device) for member in model.members]
     score = members_score(members, device, both_strands=request.both_strands)
-    choices = scan_geometries(model.module, model.geometry())
+    choices = model.scan_geometries()
     mapped = _mapped(dataset, model, request)
     many = len(model.members) > 1
 

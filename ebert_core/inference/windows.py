@@ -18,7 +18,7 @@ from ebert_core.genome.bins import scorable
 from ebert_core.genome.intervals import Positions
 from ebert_core.inference.models import LoadedModel
 from ebert_core.inference.predictor import CellStates
-from ebert_core.inference.scan import ScanGeometry, gather, scan_geometries
+from ebert_core.inference.scan import ScanGeometry, gather
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
 
 Floats = NDArray[np.float32]
@@ -111,7 +111,7 @@ class Layout:
         Where a scan may choose between several, the encoder reads blocks that are fixed to the chromosome, and a window
         may begin at any of them.
         """
-        choices = scan_geometries(model.module, model.geometry())
+        choices = model.scan_geometries()
         return cls(choices[-1], len(choices) > 1)
 
     def windows(self, bins: Positions) -> Iterator[tuple[int, Positions]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from ebert_core.artifacts import read_json, write_json
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.task_features import TrackSpec
-from ebert_core.errors import EbertError
 from ebert_core.inference.ensemble import mean_score
 from ebert_core.inference.packed import packed
 from ebert_core.io.motifs import Motif
@@ -23,9 +22,8 @@ from ebert_core.training.finetune import Start, finetune, fingerprint_of
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.training.journal import read_journal
 from ebert_core.training.loop import JOURNAL_FILE, Surroundings
-from ebert_core.training.run_folder import RunTarget, finish_run, open_run
-
-_ENSEMBLE_FILE = "ensemble.json"
+from ebert_core.training.resume import refuse_other_run, resume_points
+from ebert_core.training.run_folder import ENSEMBLE_FILE, RunTarget, finish_run, open_run
 
 
 def finetune_ensemble(
@@ -42,7 +40,7 @@ def finetune_ensemble(
     member's events, with the member's number.
     """
     with open_run(target, "model") as working:
-        _require_same(working, target, fingerprint_of(data, config, start(config.seed)[1], motifs))
+        _require_same(working, fingerprint_of(data, config, start(config.seed)[1], motifs))
         folders = []
         for number in range(config.members):
             one = config.model_copy(update={"members": 1, "seed": config.seed + number})
@@ -56,19 +54,11 @@ def finetune_ensemble(
     return target.output
 
 
-def _require_same(working: Path, target: RunTarget, fingerprint: str) -> None:
-    """Refuse to go on with members of another run; note what this one is."""
-    path = working / _ENSEMBLE_FILE
-    if path.exists():
-        if not target.resume:
-            raise EbertError(
-                f"{working} holds an unfinished run", "pass --resume to go on, or --overwrite to start it anew"
-            )
-        if read_json(path)["fingerprint"] != fingerprint:
-            raise EbertError(
-                f"{working} holds an unfinished run with other settings or other data",
-                "repeat its command exactly, or start anew with --overwrite",
-            )
+def _require_same(working: Path, fingerprint: str) -> None:
+    """Refuse to go on with members of another run, or with a single run; note what this one is."""
+    path = working / ENSEMBLE_FILE
+    known = read_json(path)["fingerprint"] == fingerprint if path.exists() else not resume_points(working)
+    refuse_other_run(working, same=known)
     write_json(path, {"fingerprint": fingerprint})
 
 

@@ -124,11 +124,7 @@ class ResumePoints:
 
     def _read(self, point: Path, trained: Trained) -> LoopState:
         saved = read_json(point / "state.json")
-        if saved.pop("fingerprint") != self._fingerprint:
-            raise EbertError(
-                f"{self._folder} holds an unfinished run with other settings or other data",
-                "repeat its command exactly, or start anew with --overwrite",
-            )
+        refuse_other_run(self._folder, same=saved.pop("fingerprint") == self._fingerprint)
         load_whole(trained.module, load_weights(point / "weights.safetensors"))
         parameters = [parameter for group in trained.optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
@@ -146,6 +142,15 @@ class ResumePoints:
             trained.best.update(load_weights(point / "best.safetensors"))
         self._ranks.largest(0)  # nobody trains on, and removes points, while another rank still reads them
         return LoopState(**saved)
+
+
+def refuse_other_run(working: Path, *, same: bool) -> None:
+    """`EbertError` unless what the folder holds may be resumed."""
+    if not same:
+        raise EbertError(
+            f"{working} holds an unfinished run with other settings or other data",
+            "repeat its command exactly, or start anew with --overwrite",
+        )
 
 
 def resume_points(folder: Path) -> list[Path]:

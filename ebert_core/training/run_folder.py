@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from ebert_core.model.checkpoint import save
 from ebert_core.training.distributed import ALONE, Ranks
 from ebert_core.training.loop import JOURNAL_FILE, LoopConfig, Surroundings, train
 from ebert_core.training.progress import Meter
-from ebert_core.training.resume import LoopState, resume_points
+from ebert_core.training.resume import LoopState, refuse_other_run, resume_points
 from ebert_core.training.steps import Objective
 
 
@@ -72,12 +72,17 @@ def train_and_publish(
         EbertError: as `open_run` and `train`.
     """
     with open_run(target, publication.kind, around.ranks) as working:
+        refuse_other_run(working, same=not (working / ENSEMBLE_FILE).exists())
         state, best = train(objective, config, around, working, publication.fingerprint, meter)
         if not around.ranks.is_first:
             return
         publication.module.load_state_dict(best)
         body = publication.body(state)
         finish_run(working, target, lambda folder: save(folder, publication.kind, publication.module, body))
+
+
+# In the working folder of an ensemble; its members are runs of their own beside it.
+ENSEMBLE_FILE: Final = "ensemble.json"
 
 
 @contextlib.contextmanager
@@ -101,7 +106,7 @@ def _locked(target: RunTarget, kind: str) -> Iterator[None]:
         working = target.working
         if working.exists() and target.overwrite and not target.resume:
             shutil.rmtree(working)
-        if resume_points(working) and not target.resume:
+        if (resume_points(working) or (working / ENSEMBLE_FILE).exists()) and not target.resume:
             raise EbertError(
                 f"{working} holds an unfinished run", "pass --resume to go on, or --overwrite to start it anew"
             )

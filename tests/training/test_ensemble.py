@@ -18,6 +18,7 @@ from ebert_core.inference.pieces import make_plan, score_pieces
 from ebert_core.inference.predictor import CellStates, Request
 from ebert_core.inference.scan import gather
 from ebert_core.inference.scorer import piece_values
+from ebert_core.training import ensemble
 from ebert_core.training.finetune import BindingObjective
 from ebert_core.training.journal import read_journal
 from tests.training.tuned import CONFIG, Trained, manifest_of
@@ -111,6 +112,46 @@ def test_stopped_and_resumed_equals_unbroken(trained: Trained, monkeypatch: pyte
     assert weights(broken) == weights(whole)
     for key in ("calibration", "validation", "best_step", "files"):
         assert manifest_of(broken)[key] == manifest_of(whole)[key]
+
+
+@pytest.mark.parametrize("first_members", [1, 2])
+def test_a_run_of_the_other_kind_costs_nothing_that_was_made(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, first_members: int
+) -> None:
+    """A single run does not take an ensemble's members for rubbish, nor an ensemble a single run's resume points."""
+    first = MEMBERS.model_copy(update={"members": first_members})
+    other = MEMBERS.model_copy(update={"members": 3 - first_members})
+    draw = BindingObjective.draw
+
+    def stopping(self: BindingObjective, step: int, first: int, count: int) -> Any:
+        if step == 4:
+            raise KeyboardInterrupt
+        return draw(self, step, first, count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BindingObjective, "draw", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            trained("m", first)
+    for resume, problem in ((False, "holds an unfinished run$"), (True, "other settings")):
+        with pytest.raises(EbertError, match=problem):
+            trained("m", other, resume=resume)
+    assert weights(trained("m", first, resume=True)) == weights(trained("whole", first))
+
+
+def test_stopped_before_its_output_it_trains_nothing_again(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopping(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble, "finish_run", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            trained("m", MEMBERS)
+    with monkeypatch.context() as patch:
+        patch.setattr(BindingObjective, "draw", lambda *_: pytest.fail("trained again"))
+        resumed = trained("m", MEMBERS, resume=True)
+    whole = trained("whole", MEMBERS)
+    assert weights(resumed) == weights(whole)
+    assert manifest_of(resumed)["calibration"] == manifest_of(whole)["calibration"]
 
 
 def test_started_anew_it_leaves_nothing_of_the_old_run(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
