@@ -138,14 +138,18 @@ def test_a_run_of_the_other_kind_costs_nothing_that_was_made(
     assert weights(trained("m", first, resume=True)) == weights(trained("whole", first))
 
 
-def test_stopped_before_its_output_it_trains_nothing_again(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("place", "error"), [("finish_run", KeyboardInterrupt()), ("save", OSError(28, "full disk"))])
+def test_stopped_before_its_output_it_trains_nothing_again(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException
+) -> None:
     def stopping(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(ensemble, "finish_run", stopping)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(ensemble, place, stopping)
+        with pytest.raises((KeyboardInterrupt, OSError, EbertError)):
             trained("m", MEMBERS)
+    assert not (trained.folder / "m").exists()
     with monkeypatch.context() as patch:
         patch.setattr(BindingObjective, "draw", lambda *_: pytest.fail("trained again"))
         resumed = trained("m", MEMBERS, resume=True)
