@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 DatasetOption = Annotated[Path, typer.Option("--dataset", "-d", help="Dataset folder made by `ebert prepare`.")]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:0. auto takes a GPU where there is one.")
+]
+DevicesOption = Annotated[
+    int | None,
+    typer.Option("--devices", min=1, help="Run on so many GPUs (or processes of the CPU) of this machine."),
 ]
 PrecisionOption = Annotated[
     str, typer.Option("--precision", help="auto, bf16 or fp32. auto takes bf16 where the device is fast at it.")
@@ -112,10 +117,38 @@ def training_process(max_seconds: float | None) -> Iterator[tuple[Stops, Ranks |
         if count_of("WORLD_SIZE") == 1:
             yield stops, None
             return
+        quieten_threads()
         from ebert_core.training.distributed import joined
 
         with joined() as ranks:
             yield stops, ranks
+
+
+@contextlib.contextmanager
+def ranks_meet() -> Iterator[Ranks | None]:
+    """What ranks do before each goes its own way: all of them begin well, or none goes on; None for one alone."""
+    if count_of("WORLD_SIZE") == 1:
+        yield None
+        return
+    quieten_threads()
+    from ebert_core.training.distributed import joined
+
+    with joined() as ranks:
+        yield ranks
+        ranks.collect(None)
+
+
+def start_ranks(devices: int | None) -> None:
+    """Start the ranks of --devices and leave with their exit code; go on where this process is one, or alone."""
+    from ebert_core.errors import EbertError
+
+    started = count_of("WORLD_SIZE")
+    if devices is not None and started not in (1, devices):
+        raise EbertError(f"--devices {devices} within a run of {started} ranks", "leave out --devices")
+    if devices is not None and devices > 1 and started == 1:
+        from ebert_core.training.launch import launch
+
+        raise typer.Exit(launch(devices, sys.argv[1:]))
 
 
 def surroundings(place: Place, stops: Stops, ranks: Ranks | None) -> Surroundings:
@@ -142,13 +175,20 @@ def preset_config(name: str) -> PretrainConfig:
     return PRESETS[name]
 
 
-def use_device(name: str, precision: str, threads: int | None) -> Device:
-    """Import torch with quiet threads, and choose the device; each of several ranks takes its own share."""
-    # How long a waiting thread spins before it sleeps (read by libgomp when torch loads). Without a bound two busy
-    # processes on the same cores are up to 11 times slower than one; without any spinning a tiny model on quiet cores
-    # waits for wake-ups and is 1.9 times slower (docs/lab-notes.md).
+def quieten_threads() -> None:
+    """What must be said before torch is imported.
+
+    How long a waiting thread spins before it sleeps is read by libgomp when torch loads. Without a bound two busy
+    processes on the same cores are up to 11 times slower than one; without any spinning a tiny model on quiet cores
+    waits for wake-ups and is 1.9 times slower (docs/lab-notes.md).
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def use_device(name: str, precision: str, threads: int | None) -> Device:
+    """Import torch with quiet threads, and choose the device; each of several ranks takes its own share."""
+    quieten_threads()
     from ebert_core.errors import EbertError
     from ebert_core.model.device import choose_device, keep_freed_memory, set_threads
 

@@ -75,6 +75,7 @@ def run(
         ),
     ] = None,
     device: options.DeviceOption = "auto",
+    devices: options.DevicesOption = None,
     precision: options.PrecisionOption = "auto",
     threads: options.ThreadsOption = None,
     overwrite: options.OverwriteOption = False,
@@ -88,6 +89,8 @@ def run(
     benchmark and says 0 there.
 
     What is scored is kept in TF.CELL.partial until the files are written: a run that was stopped goes on with --resume.
+
+    Several devices share the work: --devices, or torchrun --nproc-per-node N -m ebert_cli predict.
     """
     from ebert_core.data.dataset import Dataset
     from ebert_core.errors import EbertError
@@ -128,28 +131,38 @@ def run(
             "a submission holds every bin of the benchmark, --chrom and --regions ask for some",
             "leave them out, or leave dream out of --format",
         )
-    opened = Dataset.open(dataset)
-    asked = options.split_regions(chrom, "--chrom")
-    chosen = options.parse_regions(asked, opened.assembly) if asked else whole(opened.assembly)
-    reporter = ConsoleReporter(quiet or to_stdout)
-    if regions is not None:
-        chosen, notes = read_regions(regions, opened.assembly)
-        for note in notes:
-            reporter.warn(note)
-    place = options.use_device(device, precision, threads)
+    several = (devices or options.count_of("WORLD_SIZE")) > 1
+    for_one = {"--output -": to_stdout, "--shard": shard, "--regions -": str(regions) == "-"}
+    if several and (wrong := [name for name, value in for_one.items() if value]):
+        raise EbertError(f"{wrong[0]} is for one process, several share this run", "leave one of them out")
+    options.start_ranks(devices)
+    with options.ranks_meet() as ranks:
+        opened = Dataset.open(dataset)
+        asked = options.split_regions(chrom, "--chrom")
+        chosen = options.parse_regions(asked, opened.assembly) if asked else whole(opened.assembly)
+        reporter = ConsoleReporter(quiet or to_stdout or (ranks is not None and not ranks.is_first))
+        if regions is not None:
+            chosen, notes = read_regions(regions, opened.assembly)
+            for note in notes:
+                reporter.warn(note)
+        place = options.use_device(device, precision, threads)
 
-    from ebert_core.inference import models, pieces, predictor, runs, scorer, streams
-    from ebert_core.inference.outputs import submission_note
+        from ebert_core.inference import merge, models, pieces, predictor, runs, scorer, streams
+        from ebert_core.inference.outputs import submission_note
 
-    part = None if shard is None else runs.Shard.parse(shard)
-    loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
-    tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
-    calls = [loaded.thresholds(name).choose(rule, name) for name in tfs]
-    source = options.show_cell(loaded, opened, cell, files, place, reporter)
-    names = OutputSet.named(Path(output), tfs, source.name, settings.formats)
-    target = runs.Target(names, part, overwrite, resume)
-    if not to_stdout:
-        target.refuse_existing()
+        part = None if shard is None else runs.Shard.parse(shard)
+        if ranks is not None:
+            part = runs.Shard(ranks.rank + 1, ranks.size)
+        loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
+        tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
+        calls = [loaded.thresholds(name).choose(rule, name) for name in tfs]
+        source = options.show_cell(loaded, opened, cell, files, place, reporter)
+        names = OutputSet.named(Path(output), tfs, source.name, settings.formats)
+        target = runs.Target(names, part, overwrite, resume, ranks is not None)
+        if not to_stdout:
+            target.refuse_existing()
+        if ranks is not None and overwrite and not resume:
+            target.forget()
     request = predictor.Request(tuple(tfs), source, tuple(chosen), both_strands)
     at_once = pieces.STREAM_BINS if to_stdout else pieces.piece_bins(len(tfs))
     plan = pieces.make_plan(opened, chosen, loaded.core_bins, at_once)
@@ -160,19 +173,22 @@ def run(
         return
     scan = runs.Scan(plan, values, runs.scan_identity(opened, loaded, request, plan, place))
     job = runs.describe(opened, loaded, request, plan, settings, calls)
-    if part is not None:
-        num_bins = runs.run_shard(scan, job, target, reporter)
-        reporter.log(f"{part}: {num_bins:,} of {plan.coverage.scored:,} bins scored, in {target.output}")
-        reporter.log(f"once all {part.of} are there: ebert merge {output}")
-        return
-    if "narrowpeak" in settings.formats:
+    if "narrowpeak" in settings.formats and shard is None:
         for name, call in zip(tfs, calls, strict=True):
             reporter.log(f"{name}: sites are called at probability >= {call.threshold:.3g} ({call.describe()})")
-    benchmark = opened.benchmark_bins() if "dream" in settings.formats else None
+    benchmark = opened.benchmark_bins() if "dream" in settings.formats and shard is None else None
     if benchmark and (partial := submission_note(benchmark)):
         reporter.warn(partial)
-    written = runs.run_files(scan, job, target, benchmark, reporter)
-    if not quiet:
+    if part is None:
+        written: Written | None = runs.run_files(scan, job, target, benchmark, reporter)
+    else:
+        num_bins = runs.run_shard(scan, job, target, reporter)
+        reporter.log(f"{part}: {num_bins:,} of {plan.coverage.scored:,} bins scored, in {target.output}")
+        if shard is not None:
+            reporter.log(f"once all {part.of} are there: ebert merge {output}")
+            return
+        written = merge.join_ranks(names, part.of, opened, ConsoleReporter(quiet))
+    if written and not quiet:
         print_written(written)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,10 +50,7 @@ def run(
     settings: options.SetOption = None,
     seed: options.SeedOption = None,
     device: options.DeviceOption = "auto",
-    devices: Annotated[
-        int | None,
-        typer.Option("--devices", min=1, help="Run on so many GPUs (or processes of the CPU) of this machine."),
-    ] = None,
+    devices: options.DevicesOption = None,
     precision: options.PrecisionOption = "auto",
     threads: options.ThreadsOption = None,
     max_time: options.MaxTimeOption = None,
@@ -79,10 +75,7 @@ def run(
 
     if table not in ("text", "json"):
         raise EbertError(f"unknown format {table!r}", "use text or json")
-    if devices is not None and _starts_ranks(devices):
-        from ebert_core.training.launch import launch
-
-        raise typer.Exit(launch(devices, sys.argv[1:]))
+    options.start_ranks(devices)
     with options.training_process(max_time) as (stops, ranks):
         without_states = {} if states else {"use_states": False}
         base = options.preset_config(preset)
@@ -107,16 +100,6 @@ def run(
         pretrain(data, resolved, RunTarget(output, overwrite, resume), around)
         if around.ranks.is_first and not quiet:
             stderr.print(f"checkpoint: {output}", markup=False)
-
-
-def _starts_ranks(devices: int) -> bool:
-    """Whether this process is to start the ranks; it may be one of them."""
-    from ebert_core.errors import EbertError
-
-    started = options.count_of("WORLD_SIZE")
-    if started not in (1, devices):
-        raise EbertError(f"--devices {devices} within a run of {started} ranks", "leave out --devices")
-    return devices > 1 and started == 1
 
 
 def _size(num_bytes: int) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ebert_core import __version__
-from ebert_core.errors import EbertError, InputError, OutputExistsError
+from ebert_core.errors import BusyError, EbertError, InputError, OutputExistsError
 
 MANIFEST_NAME: Final = "ebert.json"
 SIDECAR_SUFFIX: Final = ".ebert.json"
@@ -258,7 +258,7 @@ def exclusive_lock(target: Path) -> Iterator[Path]:
         except (BlockingIOError, FileNotFoundError):
             lost = True
         if lost:
-            raise EbertError(f"another run is writing {target}", "wait until it ends, or choose another --output")
+            raise BusyError(f"another run is writing {target}", "wait until it ends, or choose another --output")
         stack.callback(path.unlink, missing_ok=True)
         for left in sorted(target.parent.iterdir()):
             if left.name.startswith(f".{target.name}{_PARTIAL}"):

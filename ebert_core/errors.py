@@ -52,6 +52,10 @@ class OutputExistsError(EbertError):
         )
 
 
+class BusyError(EbertError):
+    """An output that another run is writing now."""
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """'did you mean ...?' for the up to three nearest names, or '' where none is near."""
     by_folded = {candidate.casefold(): candidate for candidate in known}

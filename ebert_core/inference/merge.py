@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ebert_core.data.dataset import Dataset
-from ebert_core.errors import EbertError, InputError
+from ebert_core.errors import BusyError, EbertError, InputError
 from ebert_core.genome.bins import BenchmarkBins
 from ebert_core.inference.journal import Journal, is_journal, read_run, require_same
 from ebert_core.inference.output_files import OutputSet
@@ -126,7 +127,48 @@ def merge_shards(
     names = OutputSet.named(folder, job.tfs, job.cell, job.settings.formats)
     names.refuse_existing(overwrite)
     benchmark = _benchmark(shards, dataset)
-    with names.locked(), contextlib.ExitStack() as stack:
+    with names.locked():
+        return _write_joined(shards, names, benchmark, reporter, overwrite=overwrite)
+
+
+def join_ranks(names: OutputSet, of: int, dataset: Dataset, reporter: Reporter = SILENT) -> Written | None:
+    """What the last rank of a run does when its shard is finished: join all shards, then remove them.
+
+    Ranks need not talk to each other for this. A rank leaves its shard before it looks for the others', so the last one
+    sees all of them; where two do, one writes.
+
+    Args:
+        names: the run's files; those that are there are replaced.
+        of: how many ranks there are.
+
+    Returns:
+        None where other ranks are not ready yet, or another joins or has joined the shards.
+
+    Raises:
+        as `merge_shards`.
+    """
+    folders = [names.shard(number, of) for number in range(1, of + 1)]
+    if not all(map(is_journal, folders)):
+        return None
+    try:
+        with names.locked():
+            if not all(map(is_journal, folders)):
+                return None
+            (shards,) = find_shards(folders)
+            written = _write_joined(shards, names, _benchmark(shards, dataset), reporter, overwrite=True)
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+    except BusyError:
+        return None
+    return written
+
+
+def _write_joined(
+    shards: ShardSet, names: OutputSet, benchmark: BenchmarkBins | None, reporter: Reporter, *, overwrite: bool
+) -> Written:
+    """Write the files, which are locked."""
+    job = shards.job
+    with contextlib.ExitStack() as stack:
         journals = [stack.enter_context(Journal.open(path)) for path in shards.folders]
         owner = {number: journal for journal in journals for number in journal.numbers}
         held = sum(map(len, journals))

@@ -72,6 +72,7 @@ class Target:
     Attributes:
         names: its files.
         shard: None writes the files, else what is kept for `merge`.
+        ranks: the shards are those of ranks that run beside each other, and the last of them writes the files.
         overwrite: replace finished outputs, start an unfinished run anew.
         resume: go on with an unfinished run; where there is none, begin.
     """
@@ -80,6 +81,7 @@ class Target:
     shard: Shard | None = None
     overwrite: bool = False
     resume: bool = False
+    ranks: bool = False
 
     @property
     def working(self) -> Path:
@@ -97,6 +99,11 @@ class Target:
         """Whether there is a run to go on with, and that was asked for."""
         return self.resume and is_journal(self.working)
 
+    @property
+    def finished(self) -> bool:
+        """Whether a resumed run finds its shard finished, and may not replace it."""
+        return self.resume and not self.overwrite and self.shard is not None and is_journal(self.output)
+
     def refuse_existing(self) -> None:
         """Refuse what the run would replace; what a resumed run had published when it was killed is its own.
 
@@ -104,16 +111,21 @@ class Target:
             OutputExistsError: an output is there.
             EbertError: an unfinished run is there.
         """
-        if self.resumes:
+        if self.resumes or self.finished:
             return
-        if self.shard is None:
+        if self.shard is None or self.ranks:
             self.names.refuse_existing(self.overwrite)
-        else:
+        if self.shard is not None:
             refuse_existing(self.output, self.overwrite)
         if is_journal(self.working) and not self.overwrite:
             raise EbertError(
                 f"{self.working} holds an unfinished run", "pass --resume to go on, or --overwrite to start it anew"
             )
+
+    def forget(self) -> None:
+        """Remove a finished shard that is to be replaced, so that no other rank joins it."""
+        with explain_os_errors(self.output):
+            shutil.rmtree(self.output, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,11 +226,16 @@ def run_files(
 def run_shard(scan: Scan, job: Job, target: Target, reporter: Reporter = SILENT) -> int:
     """Score a shard's pieces and leave them for `merge`, in the folder `target.output`; how many bins they have.
 
+    A resumed run that finds its shard finished leaves it as it is.
+
     Raises:
         as `run_files`.
     """
     assert target.shard is not None
     own = scan.plan.shard(target.shard.number, target.shard.of)
+    if target.finished:
+        _require_same_scan(target.output, scan)
+        return _num_bins(own)
     with exclusive_lock(target.output), _journal(scan, job, target, reporter) as journal:
         with _pieces(own, scan, job, journal, reporter) as pieces:
             keep = _keeper(journal)
@@ -227,7 +244,17 @@ def run_shard(scan: Scan, job: Job, target: Target, reporter: Reporter = SILENT)
         with explain_os_errors(target.output):
             shutil.rmtree(target.output, ignore_errors=True)
             os.replace(target.working, target.output)
-    return sum(piece.coverage.scored for piece in own)
+    return _num_bins(own)
+
+
+def _num_bins(pieces: Sequence[Piece]) -> int:
+    return sum(piece.coverage.scored for piece in pieces)
+
+
+def _require_same_scan(folder: Path, scan: Scan) -> None:
+    """`EbertError` where a resumed run finds the scores of another request."""
+    hint = "repeat its options with --resume, or begin anew with --overwrite alone"
+    require_same(folder, scan.identity, read_run(folder).get("scan", {}), hint)
 
 
 @contextlib.contextmanager
@@ -237,8 +264,7 @@ def _journal(scan: Scan, job: Job, target: Target, reporter: Reporter) -> Iterat
     shard = asdict(target.shard) if target.shard else None
     run = {"shard": shard, "scan": dict(scan.identity), "num_pieces": len(scan.plan.pieces), "job": job.to_json()}
     if target.resumes:
-        hint = "repeat its options with --resume, or begin anew with --overwrite alone"
-        require_same(target.working, scan.identity, read_run(target.working).get("scan", {}), hint)
+        _require_same_scan(target.working, scan)
         write_json(target.working / RUN_FILE, run_file(run))
         journal = Journal.open(target.working)
     else:
@@ -265,7 +291,7 @@ def _pieces(
     pieces: Sequence[Piece], scan: Scan, job: Job, journal: Journal, reporter: Reporter
 ) -> Iterator[Iterator[Scored]]:
     """Pieces in order: from the journal where it has them, else scored now."""
-    total = sum(piece.coverage.scored for piece in pieces)
+    total = _num_bins(pieces)
     with reporter.task(f"scanning {job.cell}", total, "bins") as advance:
 
         def stream() -> Iterator[Scored]:

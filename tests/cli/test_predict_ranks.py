@@ -1,0 +1,174 @@
+"""`ebert predict` on several ranks: they share the work, and the last one writes the files of a single run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ebert_cli import options
+from ebert_core.inference import pieces
+from ebert_core.training.distributed import Ranks
+from tests.cli.test_predict_runs import FORMATS, PREDICT, STEM, contents
+
+Ebert = Callable[..., object]
+# As `ebert`, with pieces so small that the toy genome has many; EBERT_DIES is a rank that is killed after some.
+RANK = """
+import os, signal
+from ebert_core.inference import pieces, runs
+pieces.PIECE_BINS = 40
+keeper = runs._keeper
+def dying(journal):
+    keep = keeper(journal)
+    def kept(scored):
+        keep(scored)
+        if os.environ.get("EBERT_DIES") == os.environ["RANK"] and len(journal) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return kept
+runs._keeper = dying
+from ebert_cli.app import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE_BINS", 40)
+
+
+@pytest.fixture
+def here(road: Path) -> Path:
+    """The road without its prediction."""
+    shutil.rmtree(road / "predictions")
+    return road
+
+
+@pytest.fixture
+def rank(ebert: Ebert, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """A function that runs a command as one rank of so many, the others not being there."""
+
+    def run(number: int, of: int, *arguments: str) -> object:
+        @contextlib.contextmanager
+        def meet() -> Iterator[Ranks]:
+            yield Ranks(number, of)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(options, "ranks_meet", meet)
+            patch.setenv("WORLD_SIZE", str(of))
+            return ebert(*arguments)
+
+    return run
+
+
+def test_the_last_rank_writes_the_files_of_a_single_run(ebert: Ebert, rank: Callable[..., object], here: Path) -> None:
+    assert ebert(*PREDICT, *FORMATS, "-o", "whole", "-q").exit_code == 0
+    for number in (2, 0):
+        done = rank(number, 3, *PREDICT, *FORMATS)
+        assert done.exit_code == 0, done.stderr
+        assert "scored;" not in done.stderr
+    done = rank(1, 3, *PREDICT, *FORMATS)
+    assert done.exit_code == 0, done.stderr
+    assert "1,933 bins scored" in done.stderr
+    assert contents(here / "predictions") == contents(here / "whole")
+
+
+def test_a_resumed_run_scores_no_finished_shard_again(ebert: Ebert, rank: Callable[..., object], here: Path) -> None:
+    assert ebert(*PREDICT, *FORMATS, "-o", "whole", "-q").exit_code == 0
+    assert rank(0, 2, *PREDICT, *FORMATS).exit_code == 0
+    shard = here / "predictions" / f"{STEM}.shard-1-of-2"
+    before = (shard / "scores.bin").stat().st_mtime_ns
+    done = rank(0, 2, *PREDICT, *FORMATS)
+    assert (done.exit_code, f"{shard.name} already exists" in done.stderr) == (1, True)
+    done = rank(0, 2, *PREDICT, *FORMATS, "--resume", "--one-strand")
+    assert (done.exit_code, "is of another request: it differs in both_strands" in done.stderr) == (1, True)
+    assert rank(0, 2, *PREDICT, *FORMATS, "--resume").exit_code == 0
+    assert (shard / "scores.bin").stat().st_mtime_ns == before
+    assert rank(1, 2, *PREDICT, *FORMATS, "--resume").exit_code == 0
+    assert contents(here / "predictions") == contents(here / "whole")
+    done = rank(0, 2, *PREDICT, *FORMATS, "--resume")
+    assert (done.exit_code, "already exists" in done.stderr) == (1, True)
+
+
+def test_a_rank_does_not_join_shards_that_are_to_be_replaced(rank: Callable[..., object], here: Path) -> None:
+    assert rank(0, 2, *PREDICT).exit_code == 0
+    done = rank(0, 2, *PREDICT, "--one-strand", "--overwrite")
+    assert done.exit_code == 0, done.stderr
+    assert rank(1, 2, *PREDICT, "--one-strand", "--overwrite").exit_code == 0
+    assert sorted(path.name for path in (here / "predictions").iterdir()) == [
+        f"{STEM}.bw", f"{STEM}.ebert.json", f"{STEM}.narrowPeak", f"{STEM}.unscored.bed",
+    ]  # fmt: skip
+
+
+def test_what_only_one_process_can_do_is_refused(ebert: Ebert, here: Path) -> None:
+    for wrong in (("--output", "-"), ("--shard", "1/2"), ("--regions", "-")):
+        done = ebert(*PREDICT, *wrong, "--devices", "2")
+        assert done.exit_code == 1
+        assert f"error: {' '.join(wrong) if wrong[1] == '-' else wrong[0]} is for one process" in done.stderr
+
+
+def ranks(here: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`ebert predict` on two ranks of this machine."""
+    program = here / "ebert_rank.py"
+    program.write_text(RANK)
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program,
+         *PREDICT, *FORMATS, *more],
+        env={**os.environ, **environment}, cwd=here, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_devices(ebert: Ebert, here: Path) -> None:
+    assert ebert(*PREDICT, *FORMATS, "-o", "whole", "-q").exit_code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "ebert_cli", *PREDICT, *FORMATS, "--devices", "2"],
+        cwd=here, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("1,933 bins scored;") == 1
+    assert contents(here / "predictions") == contents(here / "whole")
+
+
+def test_one_error_speaks_for_all_ranks(here: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ebert_cli", *PREDICT, "--chrom", "chr99", "--devices", "2"],
+        cwd=here, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") == 1
+    assert "chr99" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_rank_costs_nothing_that_was_scored(ebert: Ebert, here: Path) -> None:
+    assert ebert(*PREDICT, *FORMATS, "-o", "whole", "-q").exit_code == 0
+    done = ranks(here, EBERT_DIES="1")
+    assert done.returncode != 0
+    left = {path.name for path in (here / "predictions").iterdir()}
+    assert f"{STEM}.shard-2-of-2.partial" in left
+    assert f"{STEM}.bw" not in left
+    done = ranks(here, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert contents(here / "predictions") == contents(here / "whole")
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_ranks_goes_on(ebert: Ebert, here: Path) -> None:
+    assert ebert(*PREDICT, *FORMATS, "-o", "whole", "-q").exit_code == 0
+    command = [sys.executable, "-m", "ebert_cli", *PREDICT, *FORMATS, "--devices", "2", "--resume"]
+    process = subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not list(here.glob("predictions/*.partial/run.json")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    if process.returncode:
+        assert subprocess.run(command, cwd=here, capture_output=True, timeout=120).returncode == 0
+    assert contents(here / "predictions") == contents(here / "whole")
