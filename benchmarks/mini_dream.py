@@ -45,7 +45,9 @@ from rivals_simple import SIMPLE, simple
 from rivals_table import Run, as_text, compare, design_means
 
 TURNS = ("K562@chr22", "K562@chr20", "GM12878@chr22", "GM12878@chr20")
-RIVALS = ("boosting", "boosting_no_accessibility", "cnn", "cnn_no_accessibility")
+RIVALS = (
+    "boosting", "boosting_others_accessibility", "boosting_no_accessibility", "cnn", "cnn_no_accessibility",
+)  # fmt: skip
 # No run of its own: the mean log-odds of EBERT's seeds, as `ebert finetune --ensemble` would give.
 ENSEMBLE = "ebert_ensemble"
 DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS, ENSEMBLE)
@@ -60,6 +62,9 @@ COMPARISONS = {
     "pretrained_vs_scratch": ("ebert", "ebert_scratch"),
     "states_vs_none": ("ebert", "ebert_no_states"),
     "accessibility_vs_none": ("ebert", "ebert_no_accessibility"),
+    "others_vs_boosting_no_accessibility": ("ebert_others_accessibility", "boosting_no_accessibility"),
+    "others_vs_boosting_others": ("ebert_others_accessibility", "boosting_others_accessibility"),
+    "others_vs_training_cells": ("ebert_others_accessibility", "training_cells_on_test_chromosome"),
     "vs_boosting_no_accessibility": ("ebert_no_accessibility", "boosting_no_accessibility"),
     "vs_cnn_no_accessibility": ("ebert_no_accessibility", "cnn_no_accessibility"),
 }
@@ -74,18 +79,19 @@ Job = tuple[Any, Callable[[], dict[str, Scores]]]
 
 def job(options: argparse.Namespace, task: Task, design: str, seed: int) -> Job:
     """(what the result depends on beside the turn and the seed, the function that makes it)."""
-    accessible = not design.endswith("_no_accessibility")
     if design in SIMPLE:
         return None, functools.partial(simple, task, design)
     if design.startswith("boosting"):
         from rivals_boosting import Budget, boosting
 
         budget = Budget(1, 4_000, 2_000, 20) if options.quick else Budget()
-        return budget._asdict(), functools.partial(boosting, task, seed, budget, accessible=accessible)
+        shown = {"boosting": "all", "boosting_others_accessibility": "others"}.get(design, "none")
+        return budget._asdict(), functools.partial(boosting, task, seed, budget, shown)
     if design.startswith("cnn"):
         from rivals_cnn import cnn
 
         seconds = options.cnn_seconds
+        accessible = not design.endswith("_no_accessibility")
         return {"seconds": seconds}, functools.partial(cnn, task, seed, seconds, accessible=accessible)
     start = started_from(options, design)
     asked = [*arguments(task, design, start), *(QUICK_FINETUNE if options.quick else ())]

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rivals_features import (
-    TSS_FILE,
     MotifHits,
     accessibility_features,
     family_features,
@@ -28,7 +27,7 @@ from rivals_features import (
     sequence_features,
     state_features,
 )
-from rivals_setting import Scores, Task, bin_strides, labels_at
+from rivals_setting import TSS_FILE, Scores, Task, bin_strides, labels_at
 
 from ebert_core.data.dataset import Dataset
 from ebert_core.genome.labels import BOUND, UNBOUND
@@ -66,12 +65,12 @@ class FeatureStore:
     """Columns of features by chromosome, cell type and TF; the last few stay in memory.
 
     Args:
-        accessible: whether features of accessibility are among them.
+        shown: of accessibility, `all`, `none`, or that of `others`, as for a cell type without any.
     """
 
-    def __init__(self, task: Task, *, accessible: bool) -> None:
+    def __init__(self, task: Task, shown: str) -> None:
         self._dataset: Dataset = task.dataset
-        self._accessible = accessible
+        self._shown = shown
         self._tss = task.data / TSS_FILE
         self._motifs = read_motifs(task.motifs_path)
         self._hits = MotifHits(task.dataset, self._motifs, task.work / "features")
@@ -89,9 +88,9 @@ class FeatureStore:
 
     def _cell_columns(self, cell: str, chrom: str) -> Columns:
         columns = _halved(state_features(self._dataset, cell, chrom))
-        if self._accessible:
+        if self._shown != "none":
             tracks = normalised_accessibility(self._dataset, chrom)
-            columns += _halved(accessibility_features(tracks, cell))
+            columns += _halved(accessibility_features(tracks, cell, others=self._shown == "others"))
         return columns
 
 
@@ -192,9 +191,9 @@ def log_odds(models: list[Classifier], columns: Columns, strides: NDArray[np.int
     return out
 
 
-def boosting(task: Task, seed: int, budget: Budget, *, accessible: bool = True) -> dict[str, Scores]:
+def boosting(task: Task, seed: int, budget: Budget, shown: str = "all") -> dict[str, Scores]:
     """Log-odds of every TF for the benchmark bins of the turn's cell type and chromosome, shape (N,) each."""
-    store = FeatureStore(task, accessible=accessible)
+    store = FeatureStore(task, shown)
     models = {tf: train(task, tf, store, seed, budget) for tf in task.tfs}
     gc.collect()
     strides = bin_strides(task.dataset, task.turn.chrom)

@@ -41,6 +41,7 @@ _LAYERS = tuple(
 )  # fmt: skip
 DESIGNS = {
     "ebert": Design(finetune=FULL),
+    "ebert_others_accessibility": Design(finetune=(*FULL, "--set", "features.own_accessibility=false")),
     "ebert_no_accessibility": Design(finetune=(*FULL, "--no-accessibility")),
     "ebert_scratch": Design(pretrain=None, finetune=FULL),
 }
@@ -52,6 +53,7 @@ ABLATIONS = {
     "ebert_5_bp_tokens": Design(pretrain=("--set", "encoder.token_bp=5"), finetune=FULL),
     "ebert_head_alone": Design(finetune=(*FULL, "--set", "head_share=1")),
     "ebert_no_motifs": Design(finetune=(*ALSO, *_LAYERS)),
+    "ebert_other_states": Design(finetune=(*FULL, "--set", "features.other_states=true")),
     "ebert_no_tss": Design(finetune=(*FULL, "--set", "features.tss=false")),
     "ebert_no_composition": Design(finetune=(*FULL, "--set", "features.composition=false")),
     "ebert_not_also": Design(finetune=MOTIFS),

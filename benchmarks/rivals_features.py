@@ -38,7 +38,6 @@ FAMILIES = (
 )  # fmt: skip
 # TFs without a matrix are brought to DNA by others.
 STAND_INS = {"RAD21": ("CTCF",), "TAF1": ("YY1", "NRF1", "GABPA")}
-TSS_FILE = "annotation/wgEncodeGencodeBasicV19.txStart.bed.gz"
 
 
 def own_motifs(motifs: list[Motif], tf: str) -> list[Motif]:
@@ -173,10 +172,16 @@ def normalised_accessibility(dataset: Dataset, chrom: str) -> dict[str, Track]:
     }
 
 
-def accessibility_features(tracks: dict[str, Track], cell: str) -> Named:
-    """Signal here, beside and around, the nearest peak, and how the cell type differs from the mean of all."""
-    own = tracks[cell]
+def accessibility_features(tracks: dict[str, Track], cell: str, *, others: bool = False) -> Named:
+    """Signal here, beside and around, the nearest peak, and how the cell type differs from the mean of all.
+
+    Args:
+        others: as if the cell type had none: the mean of the others stands for it.
+    """
+    if others:
+        tracks = {name: track for name, track in tracks.items() if name != cell}
     mean = np.mean(list(tracks.values()), axis=0, dtype=np.float32)
+    own = mean if others else tracks[cell]
     here = bin_means(own)
     yield "open", here
     for distance in (2, 4, 8):
@@ -191,9 +196,10 @@ def accessibility_features(tracks: dict[str, Track], cell: str) -> Named:
     centres = np.arange(len(own)) + STRIDES_PER_BIN / 2
     middles = (first + end) / 2
     yield "peak", np.log2(1 + distance_to_nearest(centres, middles)).astype(np.float32)
-    yield "mean open", bin_means(mean)
-    yield "mean open max 200", bin_maxima(mean, 4)
-    yield "mean open 1000", bin_means(mean, 20)
-    yield "more open", bin_means(own - mean)
-    yield "more open 500", bin_means(own - mean, 10)
+    if not others:
+        yield "mean open", bin_means(mean)
+        yield "mean open max 200", bin_maxima(mean, 4)
+        yield "mean open 1000", bin_means(mean, 20)
+        yield "more open", bin_means(own - mean)
+        yield "more open 500", bin_means(own - mean, 10)
     yield "cells open", np.sum([bin_maxima(track) > 0 for track in tracks.values()], axis=0).astype(np.float32)

@@ -26,6 +26,7 @@ from ebert_core.vocabulary import BIN_BP, STRIDE_BP
 ROOT = Path(__file__).resolve().parents[1]
 TFS = ("CTCF", "MAX", "REST", "GABPA", "JUND", "TAF1", "RAD21", "CEBPB", "MAFK", "YY1")
 CELLS = ("GM12878", "HeLa-S3", "K562")
+TSS_FILE = "annotation/wgEncodeGencodeBasicV19.txStart.bed.gz"
 CHROMS = ("chr20", "chr22")
 SETTINGS = {
     "cross": "another cell type and another chromosome",
@@ -168,22 +169,27 @@ def prepared(data: Path, work: Path, peaks: str) -> Dataset:
         sheet = work / f"chip_{peaks}.tsv"
         sheet.write_text("tf\tcell\tpeaks\trelaxed\n" + "".join(_sheet_rows(data / "chip" / peaks, peaks)))
         ebert("prepare", "--genome", data / "genome/hg19.chr20_21_22.fa.gz", "--states", data / "states/roadmap18",
-              "--chip", sheet, "--accessibility", data / "dnase", "--exclude",
+              "--chip", sheet, "--accessibility", data / "dnase", "--tss", data / TSS_FILE, "--exclude",
               data / "annotation/wgEncodeDacMapabilityConsensusExcludable.bed.gz", "--output", folder,
               cwd=work)  # fmt: skip
     return Dataset.open(folder)
 
 
 def _sheet_rows(folder: Path, peaks: str) -> list[str]:
-    """Rows of the sheet for `ebert prepare --chip`; of the challenge's peaks, CTCF and MAX."""
+    """Rows of the sheet for `ebert prepare --chip`: of the challenge's peaks, CTCF and MAX; else all that there are.
+
+    The TFs that are not tested can be learned beside those that are.
+    """
     rows = []
-    for tf in TFS if peaks == "uniform" else TFS[:2]:
+    if peaks == "uniform":
+        for path in sorted(folder.glob("*.narrowPeak.gz")):
+            tf, _, cell = path.name.removesuffix(".narrowPeak.gz").partition(".")
+            rows.append(f"{tf}\t{cell}\t{path}\t{path}\n")
+        return rows
+    for tf in TFS[:2]:
         for cell in CELLS:
-            strong = folder / f"{tf}.{cell}.narrowPeak.gz"
-            weak = strong
-            if peaks == "dream":
-                strong = folder / f"ChIPseq.{cell}.{tf}.conservative.train.narrowPeak.gz"
-                weak = folder / f"ChIPseq.{cell}.{tf}.relaxed.narrowPeak.gz"
+            strong = folder / f"ChIPseq.{cell}.{tf}.conservative.train.narrowPeak.gz"
+            weak = folder / f"ChIPseq.{cell}.{tf}.relaxed.narrowPeak.gz"
             if strong.exists():
                 rows.append(f"{tf}\t{cell}\t{strong}\t{weak if weak.exists() else strong}\n")
     return rows
