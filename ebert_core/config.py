@@ -141,6 +141,14 @@ class FeatureConfig(Config):
     accessibility_dropout: float = Field(
         0.1, ge=0, le=1, description="share of windows shown without accessibility, so that a cell type may lack it"
     )
+    own_accessibility: bool = Field(
+        True, description="read the cell type's own accessibility; off reads other cell types' alone, for one without"
+    )
+    other_states: bool | None = Field(
+        None,
+        description="read how many other cell types are in each chromatin state; by default where the cell type's own "
+        "accessibility is not read",
+    )
     tss: bool = Field(True, description="read distances to transcript starts, where the dataset holds them")
     composition: bool = Field(True, description="read the shares of G or C, and of CpG, of each stride")
     motifs: tuple[str, ...] = Field(

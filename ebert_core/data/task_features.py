@@ -1,10 +1,11 @@
-"""Task features that come from tracks: accessibility of the cell type, beside other cell types', and transcript starts.
+"""Task features that come from tracks: accessibility of the cell type beside other cell types', transcript starts, and
+the chromatin states of other cell types.
 
-A model remembers which of them it reads, to which distribution accessibility is normalised and over which cell types
-the mean is taken, so that a prediction shows it the numbers that it was trained on. A cell type without accessibility
-is shown as such by channels of its own: missing signal is not zero.
+A model remembers which of them it reads, to which distribution accessibility is normalised and which other cell types
+it looks at, so that a prediction shows it the numbers that it was trained on. A cell type without accessibility is
+shown as such by channels of its own: missing signal is not zero.
 
-Legend: B windows, n strides of a window, F channels.
+Legend: B windows, n strides of a window, F channels, K states of the alphabet.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ebert_core.config import FeatureConfig
 from ebert_core.data.dataset import Dataset
+from ebert_core.data.other_states import state_shares
 from ebert_core.epigenome.normalisation import Normaliser, Quantiles, Track, reference_of
 from ebert_core.errors import EbertError
 from ebert_core.genome.intervals import Positions
@@ -40,28 +42,58 @@ class TrackSpec:
         mean_cells: cell types of the mean; the one that is looked at does not count towards its own mean, so that a
             held-out cell type is shown as the others were.
         tss: whether it reads distances to transcript starts.
+        own: whether it reads the cell type's own accessibility, or that of others alone.
+        state_cells: cell types whose states are counted, where the one that is looked at does not count either.
+        num_states: K; 0 where it reads no other cell types' states.
     """
 
     reference: Quantiles | None = None
     mean_cells: tuple[str, ...] = ()
     tss: bool = False
+    own: bool = True
+    state_cells: tuple[str, ...] = ()
+    num_states: int = 0
 
     @classmethod
-    def choose(cls, dataset: Dataset, config: FeatureConfig, held_out: Collection[str] = ()) -> TrackSpec:
-        """All that the configuration asks for and the dataset holds, but nothing of held-out cell types."""
+    def choose(
+        cls, dataset: Dataset, config: FeatureConfig, held_out: Collection[str] = (), *, states: bool = True
+    ) -> TrackSpec:
+        """All that the configuration asks for and the dataset holds, but nothing of held-out cell types.
+
+        Args:
+            states: whether the model reads states at all.
+        """
         cells = [c for c in dataset.accessibility_cells if c not in held_out] if config.accessibility else []
         reference = reference_of([Quantiles.of(dataset.flat_accessibility(cell)) for cell in cells]) if cells else None
-        return cls(reference, tuple(cells), config.tss and dataset.has_tss)
+        asked = not (cells and config.own_accessibility) if config.other_states is None else config.other_states
+        with_states = [c for c in dataset.state_cells if c not in held_out] if asked and states else []
+        if len(with_states) < 2:
+            with_states = []  # one alone has no others while training
+        num_states = len(dataset.require_state_model().states) if with_states else 0
+        tss = config.tss and dataset.has_tss
+        return cls(reference, tuple(cells), tss, config.own_accessibility, tuple(with_states), num_states)
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the F channels."""
-        return (ACCESSIBILITY_CHANNELS if self.reference else ()) + (("tss",) if self.tss else ())
+        others = tuple(f"others in state {code}" for code in range(1, self.num_states + 1))
+        return (ACCESSIBILITY_CHANNELS if self.reference else ()) + (("tss",) if self.tss else ()) + others
+
+    @property
+    def reads_own(self) -> bool:
+        """Whether the model reads the cell type's own accessibility."""
+        return self.reference is not None and self.own
 
     def to_json(self) -> dict[str, Any]:
         """For a model's manifest."""
-        reference = self.reference.to_json() if self.reference else None
-        return {"accessibility_reference": reference, "mean_cells": list(self.mean_cells), "tss": self.tss}
+        return {
+            "accessibility_reference": self.reference.to_json() if self.reference else None,
+            "mean_cells": list(self.mean_cells),
+            "own_accessibility": self.own,
+            "tss": self.tss,
+            "state_cells": list(self.state_cells),
+            "num_states": self.num_states,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrackSpec:
@@ -71,6 +103,9 @@ class TrackSpec:
             None if reference is None else Quantiles.from_json(reference),
             tuple(map(str, value["mean_cells"])),
             bool(value["tss"]),
+            bool(value["own_accessibility"]),
+            tuple(map(str, value["state_cells"])),
+            int(value["num_states"]),
         )
 
 
@@ -102,6 +137,9 @@ class TrackReader:
         self._mean_cells = here if self.spec.reference else []
         if lost := [cell for cell in self.spec.mean_cells if cell not in here]:
             self.missing.append(f"the mean accessibility is of {len(here)} cell types, without {', '.join(lost)}")
+        self._state_cells = [cell for cell in self.spec.state_cells if cell in self.dataset.state_cells]
+        if lost := [cell for cell in self.spec.state_cells if cell not in self._state_cells]:
+            self.missing.append(f"other cell types' states are of {len(self._state_cells)}, without {', '.join(lost)}")
         # An open stride of middling strength is 3: what is open must stand out among all that a network reads.
         self._scale = 3 / self.spec.reference.median if self.spec.reference else 1.0
 
@@ -118,7 +156,7 @@ class TrackReader:
 
     def has_accessibility(self, cell: str | None) -> bool:
         """Whether the cell type's own is known, and read."""
-        if self.spec.reference is None:
+        if not self.spec.reads_own:
             return False
         return self._given[cell][0] is not None if cell in self._given else cell in self.dataset.accessibility_cells
 
@@ -126,6 +164,8 @@ class TrackReader:
         """Where the cell type's accessibility is from, in words; None where the model reads none."""
         if self.spec.reference is None:
             return None
+        if not self.spec.own:
+            return "other cell types' alone"
         if cell in self._given:
             return self._given[cell][1]
         return f"dataset {self.dataset.path}" if self.has_accessibility(cell) else "none (the dataset has none)"
@@ -142,6 +182,8 @@ class TrackReader:
         window_bp: int,
         hidden: NDArray[np.uint8] | None = None,
         span: tuple[int, int] | None = None,
+        *,
+        hide_states: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float32]:
         """Tracks of windows.
 
@@ -149,8 +191,10 @@ class TrackReader:
             cell: whose accessibility is shown; None or one without a track is shown as unknown.
             starts: flat positions (multiples of 50), shape (B,).
             window_bp: a multiple of 50.
-            hidden: what each window does not show, shape (B,): SHOWN, OWN_HIDDEN or ALL_HIDDEN; None shows all.
+            hidden: what each window does not show of accessibility, shape (B,): SHOWN, OWN_HIDDEN or ALL_HIDDEN; None
+                shows all.
             span: flat positions outside which there is nothing, such as a chromosome's; None is the whole axis.
+            hide_states: windows that do not show other cell types' states, shape (B,); None shows all.
 
         Returns:
             float32 (B, n, F), channels as `TrackSpec.channels`.
@@ -162,10 +206,17 @@ class TrackReader:
         out = np.zeros((*strides.shape, len(self.spec.channels)), dtype=np.float32)
         if self.spec.reference is not None:
             self._read_accessibility(cell, strides, hidden, out)
+        accessible = len(ACCESSIBILITY_CHANNELS) if self.spec.reference else 0
+        others = [other for other in self._state_cells if other != cell]
+        if others:
+            tracks = [self.dataset.flat_states(other) for other in others]
+            shown = np.ones(len(strides), dtype=bool) if hide_states is None else ~hide_states
+            shares = state_shares(tracks, strides, self.spec.num_states)
+            out[..., -self.spec.num_states :] = shares * shown[:, None, None]
+        out *= inside[..., None]
         if self.spec.tss:
             distance = np.where(inside, self.dataset.flat_tss_distance[strides], _FAR).astype(np.float32)
-            out[..., -1] = np.log1p(distance) / 2 - 4  # about -4 at a start, 1.5 far from any
-        out[..., : len(ACCESSIBILITY_CHANNELS) if self.spec.reference else 0] *= inside[..., None]
+            out[..., accessible] = np.log1p(distance) / 2 - 4  # about -4 at a start, 1.5 far from any
         return out
 
     def _read_accessibility(

@@ -83,10 +83,12 @@ def give_accessibility(
         InputError: a fault in the file.
     """
     reader = model.tracks
-    if reader is None or reader.spec.reference is None:
+    if reader is None or not reader.spec.reads_own:
         if path is not None:
-            raise EbertError(f"model {model.path} was trained without accessibility", "leave --accessibility out")
-        return []
+            raise EbertError(
+                f"model {model.path} does not read a cell type's own accessibility", "leave --accessibility out"
+            )
+        return [] if reader is None else list(reader.missing)
     if path is not None:
         track, notes = read_accessibility(path, dataset.assembly)
         reader.give(cell, track, str(path))

@@ -82,6 +82,7 @@ def _mapped(dataset: Dataset, model: LoadedModel, request: Request) -> list[NDAr
         spec = model.tracks.spec
         cells = {request.cell.name, *spec.mean_cells} if spec.reference is not None else set()
         found += [dataset.flat_accessibility(cell) for cell in sorted(cells & {*dataset.accessibility_cells})]
+        found += [dataset.flat_states(cell) for cell in sorted({*spec.state_cells} & {*dataset.state_cells})]
         if spec.tss:
             found.append(dataset.flat_tss_distance)
     return found

@@ -165,11 +165,13 @@ class BindingWindows:
         """Windows as the model sees them, on the forward strand."""
         config = self._config
         batch = self._reader.read(starts, cells)
-        dropped = rng.random(len(starts)) < config.state_dropout
+        # Of the windows without states, half do not show other cell types' either: a dataset may hold none.
+        fate = rng.random(len(starts)) / max(config.state_dropout, 1e-9)
+        dropped = fate < 1.0
         states = np.where(dropped[:, None], np.uint8(STATE_UNKNOWN), batch.states)
         if self._tracks is None:
             return Batch(batch.bases, states)
-        # Of the windows without accessibility, half do not show other cell types' either: a dataset may hold none.
+        # So it is with accessibility.
         chance = rng.random(len(starts)) / max(config.features.accessibility_dropout, 1e-9)
         hidden = np.select([chance < 0.5, chance < 1.0], [ALL_HIDDEN, OWN_HIDDEN], SHOWN).astype(np.uint8)
         tracks = np.zeros(
@@ -177,7 +179,9 @@ class BindingWindows:
         )
         for cell in np.unique(cells):
             here = cells == cell
-            tracks[here] = self._tracks.read(self._cells[cell], starts[here], config.window_bp, hidden[here])
+            tracks[here] = self._tracks.read(
+                self._cells[cell], starts[here], config.window_bp, hidden[here], hide_states=fate[here] < 0.5
+            )
         return Batch(batch.bases, states, tracks)
 
     def _around(self, rng: np.random.Generator, bin_start: int) -> int | None:

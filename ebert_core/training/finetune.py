@@ -165,7 +165,7 @@ def finetune(
     """
     trunk, origin = start(config.seed)
     torch.manual_seed(config.seed)
-    tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells)
+    tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells, states=config.use_states)
     scanner = MotifScan([motif.log_odds() for motif in motifs])
     width = scanner.kernels.shape[2]
     if motifs:

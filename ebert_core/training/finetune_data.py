@@ -82,7 +82,7 @@ class FinetuneData:
             "train": listed(self.train),
             "valid": listed(self.valid),
             "assembly": self.dataset.assembly.to_json(),
-            "dataset": self.dataset.digests([*self.cells, *self.valid_cells]),
+            "dataset": self.dataset.digests(self.dataset.state_cells),
             "dataset_features": self.dataset.feature_digests(self.dataset.accessibility_cells),
             "dataset_labels": {
                 tf: {cell: entry["sha256"] for cell, entry in self.dataset.manifest["labels"][tf].items()}

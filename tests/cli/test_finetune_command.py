@@ -59,9 +59,11 @@ def test_motifs_and_tfs_beside(road, ebert):
     ("options", "num_tracks", "composition"),
     [
         ([], 5, True),
-        (["--no-accessibility"], 0, True),
+        (["--set", "features.other_states=true"], 23, True),
+        (["--no-accessibility"], 18, True),
         (["--set", "features.composition=false"], 5, False),
-        (["--set", "features.accessibility=false"], 0, True),
+        (["--set", "features.accessibility=false"], 18, True),
+        (["--no-states"], 5, True),
     ],
 )
 def test_features_from_the_command_line(road, ebert, options, num_tracks, composition):
@@ -71,7 +73,7 @@ def test_features_from_the_command_line(road, ebert, options, num_tracks, compos
     assert found["features"]["num_tracks"] == num_tracks
     assert found["features"]["composition"] == composition
     assert found["features"]["motifs"] == []
-    assert found["config"]["features"]["accessibility"] == bool(num_tracks)
+    assert found["config"]["features"]["accessibility"] == (num_tracks in (5, 23))
 
 
 def test_an_ensemble_has_a_spread(road, ebert):

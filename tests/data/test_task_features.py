@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,6 +38,7 @@ class World:
 
     tracks: dict[str, np.ndarray]
     flat_tss_distance: np.ndarray | None = None
+    states: dict[str, np.ndarray] = field(default_factory=dict)
     path: str = "world"
     assembly: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(flat_bp=FLAT_BP))
 
@@ -49,8 +50,15 @@ class World:
     def has_tss(self) -> bool:
         return self.flat_tss_distance is not None
 
+    @property
+    def state_cells(self) -> tuple[str, ...]:
+        return tuple(sorted(self.states))
+
     def flat_accessibility(self, cell: str) -> np.ndarray:
         return self.tracks[cell]
+
+    def flat_states(self, cell: str) -> np.ndarray:
+        return self.states[cell]
 
 
 def made(seed: int, cells: str = "ABC", tss: bool = True) -> World:
@@ -174,6 +182,56 @@ def test_beyond_the_ends_of_a_chromosome_nothing_is_known(first: int, begin: int
             assert found[place, 5] == pytest.approx(FAR)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1_000),
+    cells=st.sampled_from(["AB", "ABC", "ABCD"]),
+    cell=st.sampled_from(["A", "B", "Z", None]),
+    hidden=st.lists(st.booleans(), min_size=3, max_size=3),
+    first=st.lists(st.integers(-12, STRIDES + 4), min_size=3, max_size=3),
+    span=st.tuples(st.integers(0, 40), st.integers(60, STRIDES)),
+)
+def test_other_cell_types_states(
+    seed: int, cells: str, cell: str | None, hidden: list[bool], first: list[int], span: tuple[int, int]
+) -> None:
+    """Bin by bin and state by state, whatever the windows begin at, also over the ends of a chromosome."""
+    rng = np.random.default_rng(seed)
+    world = made(seed)
+    world.states = {name: rng.integers(0, 4, STRIDES // 4).astype(np.uint8) for name in "ABCD"}
+    spec = TrackSpec(tss=True, state_cells=tuple(cells), num_states=3)
+    found = TrackReader(world, spec).read(
+        cell, np.array(first) * 50, 650, span=(span[0] * 50, span[1] * 50), hide_states=np.array(hidden)
+    )
+    assert (found.shape, found.dtype) == ((3, 13, 4), np.float32)
+    for row, place in np.ndindex(3, 13):
+        stride = first[row] + place
+        expected = np.zeros(3)
+        if span[0] <= stride < span[1] and not hidden[row]:
+            here = [int(world.states[name][stride // 4]) for name in cells if name != cell]
+            known = [state for state in here if state]
+            expected = np.array([2 * known.count(state) / max(len(known), 1) for state in (1, 2, 3)])
+        np.testing.assert_allclose(found[row, place, 1:], expected, atol=1e-6)
+
+
+def test_states_that_the_dataset_lacks_are_told_of() -> None:
+    world = made(1)
+    world.states = {"A": np.ones(STRIDES // 4, np.uint8)}
+    reader = TrackReader(world, TrackSpec(state_cells=("A", "B"), num_states=2))
+    assert reader.missing == ["other cell types' states are of 1, without B"]
+    assert (reader.read("A", np.array([0]), 200) == 0).all(), "its own do not count"
+
+
+def test_a_model_of_other_cell_types_accessibility_is_not_shown_its_own() -> None:
+    world = made(2)
+    spec = spec_of(world, "ABC")
+    others = TrackReader(world, replace(spec, own=False))
+    hidden = np.array([OWN_HIDDEN], dtype=np.uint8)
+    expected = TrackReader(world, spec).read("A", np.array([0]), FLAT_BP, hidden)
+    np.testing.assert_array_equal(others.read("A", np.array([0]), FLAT_BP), expected)
+    assert not others.has_accessibility("A")
+    assert others.source("A") == "other cell types' alone"
+
+
 def test_distances_alone() -> None:
     world = made(7, cells="")
     world.flat_tss_distance[:3] = [0, 150, 65_535]
@@ -219,12 +277,24 @@ def with_starts(toy_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_all_that_the_dataset_holds_is_read(toy_dataset: Dataset, with_starts: Dataset) -> None:
     quantiles = {cell: Quantiles.of(toy_dataset.flat_accessibility(cell)) for cell in ("GM12878", "HepG2")}
-    spec = TrackSpec.choose(with_starts, FeatureConfig())
-    assert spec == TrackSpec(reference_of(list(quantiles.values())), ("GM12878", "HepG2"), tss=True)
-    assert not TrackSpec.choose(toy_dataset, FeatureConfig()).tss
-    assert TrackSpec.choose(with_starts, FeatureConfig(tss=False)).channels == ACCESSIBILITY_CHANNELS
-    assert TrackSpec.choose(with_starts, FeatureConfig(accessibility=False)) == TrackSpec(tss=True)
-    assert TrackSpec.choose(toy_dataset, FeatureConfig(accessibility=False, tss=False)) == TrackSpec()
+    spec = TrackSpec.choose(with_starts, FeatureConfig(other_states=True))
+    states, num = with_starts.state_cells, len(with_starts.require_state_model().states)
+    reference = reference_of(list(quantiles.values()))
+    assert spec == TrackSpec(reference, ("GM12878", "HepG2"), tss=True, state_cells=states, num_states=num)
+    assert len(spec.channels) == 6 + num
+    alone = FeatureConfig(other_states=False)
+    for config in (FeatureConfig(other_states=True), FeatureConfig()):
+        assert TrackSpec.choose(with_starts, config, states=False) == TrackSpec.choose(with_starts, alone)
+    assert TrackSpec.choose(with_starts, FeatureConfig()).num_states == 0
+    for config in (FeatureConfig(accessibility=False), FeatureConfig(own_accessibility=False)):
+        assert TrackSpec.choose(with_starts, config).num_states == num, "where there is no accessibility of its own"
+    assert not TrackSpec.choose(toy_dataset, alone).tss
+    no_tss = FeatureConfig(other_states=False, tss=False)
+    assert TrackSpec.choose(with_starts, no_tss).channels == ACCESSIBILITY_CHANNELS
+    no_accessibility = FeatureConfig(other_states=False, accessibility=False)
+    assert TrackSpec.choose(with_starts, no_accessibility) == TrackSpec(tss=True)
+    nothing = FeatureConfig(accessibility=False, tss=False, other_states=False)
+    assert TrackSpec.choose(toy_dataset, nothing) == TrackSpec()
 
 
 def test_nothing_of_a_held_out_cell_type_is_learned(toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,17 +305,21 @@ def test_nothing_of_a_held_out_cell_type_is_learned(toy_dataset: Dataset, monkey
         return read(self, cell)
 
     monkeypatch.setattr(Dataset, "flat_accessibility", spy)
-    spec = TrackSpec.choose(toy_dataset, FeatureConfig(), ("HepG2",))
+    config = FeatureConfig(other_states=False)
+    spec = TrackSpec.choose(toy_dataset, config, ("HepG2",))
     assert opened == ["GM12878"]
     assert spec.mean_cells == ("GM12878",)
     assert spec.reference == Quantiles.of(toy_dataset.flat_accessibility("GM12878"))
-    assert TrackSpec.choose(toy_dataset, FeatureConfig(), ("HepG2", "GM12878")) == TrackSpec()
+    assert TrackSpec.choose(toy_dataset, config, ("HepG2", "GM12878")) == TrackSpec()
+    held_out, *rest = toy_dataset.state_cells
+    reading = FeatureConfig(other_states=True)
+    assert TrackSpec.choose(toy_dataset, reading, (held_out,)).state_cells == (tuple(rest) if rest[1:] else ())
 
 
 @pytest.mark.parametrize("chrom", ["chr1", "chr2"])
 def test_a_chromosome_of_a_real_dataset(with_starts: Dataset, chrom: str) -> None:
     """Flat positions, from the dataset's own accessors of one chromosome."""
-    spec = TrackSpec.choose(with_starts, FeatureConfig(), ("HepG2",))
+    spec = TrackSpec.choose(with_starts, FeatureConfig(other_states=True), ("HepG2",))
     offset = with_starts.assembly.offset(chrom)
     span = (offset, offset + with_starts.assembly.length(chrom))
     found = TrackReader(with_starts, spec).read("HepG2", np.array([offset, offset + 5_000]), 5_000, span=span)
@@ -255,7 +329,12 @@ def test_a_chromosome_of_a_real_dataset(with_starts: Dataset, chrom: str) -> Non
     quantiles = Quantiles.of(with_starts.flat_accessibility("HepG2"))
     positive = with_starts.flat_accessibility("GM12878")
     scale = np.median(positive[positive > 0].astype(np.float64)) / 3
-    flat = found.reshape(200, 6)
+    flat = found.reshape(200, 6 + spec.num_states)
+    for code in range(1, spec.num_states + 1):
+        others = [with_starts.states(cell, chrom)[:50] for cell in with_starts.state_cells if cell != "HepG2"]
+        known = np.sum([track > 0 for track in others], axis=0)
+        share = np.sum([track == code for track in others], axis=0) / np.maximum(known, 1)
+        np.testing.assert_allclose(flat[:, 5 + code], np.repeat(2 * share, 4), atol=1e-6)
     np.testing.assert_allclose(flat[:, 0], to_reference(own, quantiles, spec.reference) / scale, rtol=0.03)
     # The reference is the mean's only cell type: normalised, it is what it was.
     np.testing.assert_allclose(flat[:, 1], mean / scale, rtol=0.05, atol=0.01)
@@ -265,23 +344,23 @@ def test_a_chromosome_of_a_real_dataset(with_starts: Dataset, chrom: str) -> Non
 @pytest.mark.parametrize("tss", [False, True])
 @pytest.mark.parametrize("cells", ["", "A", "AB"])
 def test_a_spec_survives_its_manifest_to_the_last_bit(cells: str, tss: bool) -> None:
-    spec = spec_of(made(9), cells, tss) if cells else TrackSpec(tss=tss)
+    spec = (
+        spec_of(made(9), cells, tss) if cells else TrackSpec(tss=tss, own=False, state_cells=("A", "B"), num_states=3)
+    )
     assert TrackSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
+WHOLE = spec_of(made(9), "A").to_json()
 BROKEN = {
     "nothing": {},
     "no list": None,
-    "no reference": {"mean_cells": [], "tss": True},
-    "no cells": {"accessibility_reference": None, "tss": True},
-    "no tss": {"accessibility_reference": None, "mean_cells": []},
-    "reference of another kind": {"accessibility_reference": 3, "mean_cells": [], "tss": False},
-    "reference without values": {"accessibility_reference": {"share_positive": 0.1}, "mean_cells": [], "tss": False},
-    "too few quantiles": {
-        "accessibility_reference": {"share_positive": 0.1, "values": [1.0]}, "mean_cells": [], "tss": False,
-    },
-    "cells of another kind": {"accessibility_reference": None, "mean_cells": 3, "tss": False},
-}  # fmt: skip
+    **{f"no {key}": {name: value for name, value in WHOLE.items() if name != key} for key in WHOLE},
+    "reference of another kind": WHOLE | {"accessibility_reference": 3},
+    "reference without values": WHOLE | {"accessibility_reference": {"share_positive": 0.1}},
+    "too few quantiles": WHOLE | {"accessibility_reference": {"share_positive": 0.1, "values": [1.0]}},
+    "cells of another kind": WHOLE | {"mean_cells": 3},
+    "states of another kind": WHOLE | {"num_states": "many"},
+}
 
 
 @pytest.mark.parametrize("broken", BROKEN)

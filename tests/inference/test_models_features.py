@@ -46,12 +46,12 @@ def folder(make_model: Callable[..., Path], with_starts: Dataset, tmp_path: Path
     fusion = FusionConfig(width=16, num_layers=1)
     body = json.loads((make_model(tmp_path / "plain", "CTCF", "MAX", fusion=fusion) / "ebert.json").read_text())
     scan = MotifScan([np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)])
-    shape = BindingShape(fusion, True, (1, 9), 6)
+    spec = TrackSpec.choose(with_starts, FeatureConfig(other_states=True), ("HepG2",))
+    shape = BindingShape(fusion, True, (1, 9), len(spec.channels))
     module = BindingModel(Encoder(TINY, 18), 2, shape, scan)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=0.3)
-    spec = TrackSpec.choose(with_starts, FeatureConfig(), ("HepG2",))
     body["features"] = features_entry(shape, ["CTCF (MA0139.1)"], spec.to_json())
     target = tmp_path / "model"
     target.mkdir()
@@ -78,7 +78,7 @@ def test_its_reader_is_that_of_the_dataset(folder: Path, with_starts: Dataset, d
     loaded = opened(folder, with_starts, device)
     assert loaded.tracks is not None
     assert loaded.tracks.dataset is with_starts
-    assert loaded.tracks.spec == TrackSpec.choose(with_starts, FeatureConfig(), ("HepG2",))
+    assert loaded.tracks.spec == TrackSpec.choose(with_starts, FeatureConfig(other_states=True), ("HepG2",))
     assert loaded.tracks.missing == []
 
 
@@ -176,7 +176,7 @@ def test_faults_of_a_file_are_told(
 
 
 def test_a_file_for_a_model_that_reads_none(toy_dataset: Dataset, model: LoadedModel, tmp_path: Path) -> None:
-    with pytest.raises(EbertError, match="was trained without accessibility") as caught:
+    with pytest.raises(EbertError, match="does not read a cell type's own accessibility") as caught:
         give_accessibility(toy_dataset, model, "HepG2", tmp_path / "any.bw")
     assert "--accessibility" in caught.value.hint
     assert give_accessibility(toy_dataset, model, "HepG2", None, hide=True) == []
@@ -194,8 +194,8 @@ DAMAGE = {
     "no tracks": (lambda manifest: manifest["features"].pop("tracks"), "no 'tracks'"),
     "tracks of another kind": (lambda manifest: manifest["features"].update(tracks=3), "not subscriptable"),
     "no transcript starts": (lambda manifest: manifest["features"]["tracks"].pop("tss"), "no 'tss'"),
-    "fewer tracks than weights": (spoiled(tss=False), "features.tracks has 5 channels, num_tracks is 6"),
-    "no accessibility": (spoiled(accessibility_reference=None), "features.tracks has 1 channels, num_tracks is 6"),
+    "fewer tracks than weights": (spoiled(tss=False), "features.tracks has 23 channels, num_tracks is 24"),
+    "no accessibility": (spoiled(accessibility_reference=None), "features.tracks has 19 channels, num_tracks is 24"),
     "no cells of the mean": (lambda manifest: manifest["features"]["tracks"].pop("mean_cells"), "no 'mean_cells'"),
     "reference of another kind": (spoiled(accessibility_reference=7), "not subscriptable"),
     "reference cut short": (
@@ -221,7 +221,7 @@ def test_damaged_tracks_are_one_error(folder: Path, with_starts: Dataset, device
 
 
 def test_features_that_do_not_fit_the_weights(folder: Path, with_starts: Dataset, device: Device) -> None:
-    change(folder, lambda manifest: manifest["features"].update(num_tracks=7))
+    change(folder, lambda manifest: manifest["features"].update(num_tracks=25))
     with pytest.raises(InputError, match="does not fit its manifest"):
         opened(folder, with_starts, device)
 

@@ -19,7 +19,7 @@ from ebert_core.training.binding_windows import BindingWindows, LabelledBatch
 from ebert_core.training.finetune_data import FinetuneChoice, FinetuneData, choose_data
 
 CONFIG = FinetuneConfig(window_bp=1_000, context_bp=200, state_dropout=0.0, bound_share=0.5, open_share=0.1)
-SHOW_ALL = FeatureConfig(accessibility_dropout=0.0)
+SHOW_ALL = FeatureConfig(accessibility_dropout=0.0, other_states=True)
 
 
 def configured(**changes: object) -> FinetuneConfig:
@@ -237,7 +237,7 @@ def test_tracks_are_those_of_the_window_on_its_strand(
     spec = TrackSpec.choose(toy_with_starts, SHOW_ALL)
     batch = BindingWindows(data, configured(features=SHOW_ALL), spec).draw(np.random.default_rng(2), 60)
     assert batch.windows.tracks is not None
-    assert batch.windows.tracks.shape == (60, 20, 6)
+    assert batch.windows.tracks.shape == (60, 20, 24)
     reader, strands = TrackReader(toy_with_starts, spec), set()
     for row, (start, reverse) in enumerate(located(batch.windows.bases)):
         shown = batch.windows.tracks[row, ::-1] if reverse else batch.windows.tracks[row]

@@ -26,20 +26,22 @@ from ebert_core.training.finetune_data import choose_data
 from ebert_core.training.journal import read_journal
 from tests.training.tuned import CHOICE, CONFIG, TINY, VALID, Trained, manifest_of
 
+OTHERS = tuple(f"others in state {code}" for code in range(1, 19))
+
 # --- what is kept
 
 
 def test_a_model_remembers_what_it_reads(tuned_folder: Path, tuned: LoadedModel, toy_with_starts: Dataset) -> None:
     features = manifest_of(tuned_folder)["features"]
     assert features["motifs"] == ["MAX (MA0001.10)", "SP1 (MA0001.7)"]
-    assert (features["motif_width"], features["num_tracks"], features["composition"]) == (11, 6, True)
+    assert (features["motif_width"], features["num_tracks"], features["composition"]) == (11, 24, True)
     # Held out, HepG2 is neither in the reference nor in the mean.
-    spec = TrackSpec.choose(toy_with_starts, FeatureConfig(), ("HepG2",))
+    spec = TrackSpec.choose(toy_with_starts, CONFIG.features, ("HepG2",))
     assert spec.mean_cells == ("GM12878",)
     assert TrackSpec.from_json(features["tracks"]) == spec
     assert tuned.tracks is not None
     assert tuned.tracks.spec == spec
-    assert (tuned.module.shape.num_features, tuned.module.shape.fusion) == (10, CONFIG.fusion)
+    assert (tuned.module.shape.num_features, tuned.module.shape.fusion) == (28, CONFIG.fusion)
 
 
 def test_what_was_learned_beside_is_not_kept(tuned_folder: Path, tuned: LoadedModel) -> None:
@@ -56,10 +58,11 @@ def test_what_was_learned_beside_is_not_kept(tuned_folder: Path, tuned: LoadedMo
 @pytest.mark.parametrize(
     ("features", "motifs", "channels", "width"),
     [
-        (FeatureConfig(accessibility=False), True, ("tss",), 5),
+        (FeatureConfig(accessibility=False, other_states=False), True, ("tss",), 5),
         (FeatureConfig(tss=False, composition=False), True, ACCESSIBILITY_CHANNELS, 7),
-        (FeatureConfig(accessibility=False, tss=False), False, (), 2),
-        (FeatureConfig(accessibility=False, tss=False, composition=False), False, (), 0),
+        (FeatureConfig(accessibility=False, tss=False, composition=False), False, OTHERS, 18),
+        (FeatureConfig(accessibility=False, tss=False, other_states=False), False, (), 2),
+        (FeatureConfig(accessibility=False, tss=False, composition=False, other_states=False), False, (), 0),
     ],
 )
 def test_each_feature_can_be_left_out(

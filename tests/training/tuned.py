@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ebert_core.config import EncoderConfig, FinetuneConfig, FusionConfig, OptimizerConfig
+from ebert_core.config import EncoderConfig, FeatureConfig, FinetuneConfig, FusionConfig, OptimizerConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.genome.regions import Region
 from ebert_core.io.motifs import Motif
@@ -31,6 +31,7 @@ CONFIG = FinetuneConfig(
     valid_bp=10_000,
     importance=0.5,
     head_share=0.5,
+    features=FeatureConfig(other_states=True),
 )
 SMALL_BACKGROUND = 50  # windows
 VALID = Region("chr2", 20_000, 41_337)
