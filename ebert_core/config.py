@@ -146,8 +146,11 @@ class FeatureConfig(Config):
     )
     other_states: bool | None = Field(
         None,
-        description="read how many other cell types are in each chromatin state; by default where the cell type's own "
-        "accessibility is not read",
+        description="read how many other cell types are in each chromatin state; by default if no accessibility is read",
+    )
+    expression: tuple[str, ...] = Field(
+        (),
+        description="genes whose expression in the cell type is read; worth trying with many training cell types only",
     )
     tss: bool = Field(True, description="read distances to transcript starts, where the dataset holds them")
     composition: bool = Field(True, description="read the shares of G or C, and of CpG, of each stride")
@@ -207,6 +210,9 @@ class FinetuneConfig(Config):
     )
     use_states: bool = Field(True, description="read chromatin states; off shows the model unknown states only")
     encoder_rate: float = Field(1.0, ge=0, le=1, description="encoder's learning rate as a share of the head's")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="learning rate of an encoder's layer as a share of that of the layer above"
+    )
     head_share: float = Field(
         0.7, ge=0, le=1, description="share of the steps, the first, that train the head on the task features alone"
     )

@@ -192,6 +192,8 @@ def test_the_page_of_settings_lists_each_with_its_defaults():
             return value
         if isinstance(value, tuple):
             return f"{len(value)} names"
+        if value is None:
+            return "by accessibility"
         return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
     rows = [line for line in page.splitlines() if line.startswith("| `")]

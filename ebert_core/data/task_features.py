@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ebert_core.config import FeatureConfig
 from ebert_core.data.dataset import Dataset
+from ebert_core.data.gene_levels import GeneLevel, expression_channels, gene_levels
 from ebert_core.data.other_states import state_shares
 from ebert_core.epigenome.normalisation import Normaliser, Quantiles, Track, reference_of
 from ebert_core.errors import EbertError
@@ -45,6 +46,7 @@ class TrackSpec:
         own: whether it reads the cell type's own accessibility, or that of others alone.
         state_cells: cell types whose states are counted, where the one that is looked at does not count either.
         num_states: K; 0 where it reads no other cell types' states.
+        genes: whose expression it reads.
     """
 
     reference: Quantiles | None = None
@@ -53,6 +55,7 @@ class TrackSpec:
     own: bool = True
     state_cells: tuple[str, ...] = ()
     num_states: int = 0
+    genes: tuple[GeneLevel, ...] = ()
 
     @classmethod
     def choose(
@@ -62,22 +65,28 @@ class TrackSpec:
 
         Args:
             states: whether the model reads states at all.
+
+        Raises:
+            EbertError: a gene is asked for whose expression the dataset does not hold.
         """
         cells = [c for c in dataset.accessibility_cells if c not in held_out] if config.accessibility else []
         reference = reference_of([Quantiles.of(dataset.flat_accessibility(cell)) for cell in cells]) if cells else None
-        asked = not (cells and config.own_accessibility) if config.other_states is None else config.other_states
+        asked = not cells if config.other_states is None else config.other_states
         with_states = [c for c in dataset.state_cells if c not in held_out] if asked and states else []
         if len(with_states) < 2:
             with_states = []  # one alone has no others while training
         num_states = len(dataset.require_state_model().states) if with_states else 0
         tss = config.tss and dataset.has_tss
-        return cls(reference, tuple(cells), tss, config.own_accessibility, tuple(with_states), num_states)
+        genes = gene_levels(dataset, config.expression, held_out)
+        return cls(reference, tuple(cells), tss, config.own_accessibility, tuple(with_states), num_states, genes)
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the F channels."""
-        others = tuple(f"others in state {code}" for code in range(1, self.num_states + 1))
-        return (ACCESSIBILITY_CHANNELS if self.reference else ()) + (("tss",) if self.tss else ()) + others
+        found = (ACCESSIBILITY_CHANNELS if self.reference else ()) + (("tss",) if self.tss else ())
+        if self.genes:
+            found += (*(f"expression of {level.gene}" for level in self.genes), "expression known")
+        return found + tuple(f"others in state {code}" for code in range(1, self.num_states + 1))
 
     @property
     def reads_own(self) -> bool:
@@ -93,6 +102,7 @@ class TrackSpec:
             "tss": self.tss,
             "state_cells": list(self.state_cells),
             "num_states": self.num_states,
+            "genes": [level.to_json() for level in self.genes],
         }
 
     @classmethod
@@ -106,6 +116,7 @@ class TrackSpec:
             bool(value["own_accessibility"]),
             tuple(map(str, value["state_cells"])),
             int(value["num_states"]),
+            tuple(map(GeneLevel.from_json, value["genes"])),
         )
 
 
@@ -213,6 +224,10 @@ class TrackReader:
             shown = np.ones(len(strides), dtype=bool) if hide_states is None else ~hide_states
             shares = state_shares(tracks, strides, self.spec.num_states)
             out[..., -self.spec.num_states :] = shares * shown[:, None, None]
+        if self.spec.genes:
+            first_gene = accessible + self.spec.tss
+            levels = expression_channels(self.dataset, self.spec.genes, cell)
+            out[..., first_gene : first_gene + len(levels)] = levels
         out *= inside[..., None]
         if self.spec.tss:
             distance = np.where(inside, self.dataset.flat_tss_distance[strides], _FAR).astype(np.float32)

@@ -89,7 +89,10 @@ class BindingObjective:
         self._latest: tuple[int, LabelledBatch] | None = None
 
     def groups(self) -> list[tuple[nn.Module, float]]:
-        return [(self.module.encoder, self._config.encoder_rate), (self.module.head, 1.0)]
+        encoder, rate, decay = self.module.encoder, self._config.encoder_rate, self._config.layer_decay
+        layers: list[nn.Module] = [nn.ModuleList([encoder.stem, encoder.state_embedding]), *encoder.blocks]
+        shares = [rate * decay**below for below in range(len(layers) - 1, -1, -1)]
+        return [(self.module.head, 1.0), (encoder.norm, rate), *zip(layers, shares, strict=True)]
 
     def draw(self, step: int, first: int, count: int) -> BindingBatch:
         # The whole global batch is drawn at once and kept for the step's other parts.

@@ -83,7 +83,9 @@ class FinetuneData:
             "valid": listed(self.valid),
             "assembly": self.dataset.assembly.to_json(),
             "dataset": self.dataset.digests(self.dataset.state_cells),
-            "dataset_features": self.dataset.feature_digests(self.dataset.accessibility_cells),
+            "dataset_features": self.dataset.feature_digests(
+                {*self.dataset.accessibility_cells, *self.dataset.expression_cells}
+            ),
             "dataset_labels": {
                 tf: {cell: entry["sha256"] for cell, entry in self.dataset.manifest["labels"][tf].items()}
                 for tf in self.outputs

@@ -39,5 +39,6 @@ def build_optimizer(groups: Iterable[tuple[nn.Module, float]], config: Optimizer
             (config.weight_decay, [p for p in parameters if p.dim() >= 2]),
             (0.0, [p for p in parameters if p.dim() < 2]),
         ):
-            parameter_groups.append({"params": chosen, "weight_decay": decay, "share": share})
+            if chosen:
+                parameter_groups.append({"params": chosen, "weight_decay": decay, "share": share})
     return torch.optim.AdamW(parameter_groups, lr=config.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True)

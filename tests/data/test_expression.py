@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import numpy as np
 import pytest
 
-from ebert_core.config import PrepareConfig
+from ebert_core.config import FeatureConfig, PrepareConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.prepare import prepare
+from ebert_core.data.task_features import TrackReader, TrackSpec
 from ebert_core.errors import EbertError, InputError, UnknownNameError
 
 TABLE = "gene_id\tE116\tMyCell\nENSG00000102974.9\t11.5\t0\nENSG00000125952\t3\t7.25\nTBP\t1\t2\n"
@@ -102,3 +105,35 @@ def test_another_table_needs_overwrite(make):
     dataset = make(expression="t.tsv", overwrite=True)
     assert dataset.expression("GM12878", "ENSG00000102974") == pytest.approx(math.log(13.5))
     assert len(list((dataset.path / "expression").iterdir())) == 2
+
+
+# --- as a task feature
+
+
+def test_expression_of_genes_stands_beside_all_cell_types(make):
+    dataset = make({"t.tsv": TABLE}, expression="t.tsv")
+    config = FeatureConfig(expression=("TBP", "ENSG00000102974"), accessibility=False, tss=False, other_states=False)
+    spec = TrackSpec.choose(dataset, config)
+    assert spec.channels == ("expression of TBP", "expression of ENSG00000102974", "expression known")
+    assert TrackSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    values = np.log1p([[1, 2], [11.5, 0]])
+    levels = (values - values.mean(axis=1, keepdims=True)) / values.std(axis=1, keepdims=True)
+    reader = TrackReader(dataset, spec)
+    for column, cell in enumerate(("GM12878", "MyCell")):
+        found = reader.read(cell, np.array([0, 400]), 400)
+        assert found.shape == (2, 8, 3)
+        np.testing.assert_allclose(found, np.broadcast_to([*levels[:, column], 1], (2, 8, 3)), rtol=1e-5)
+    for nobody in ("K562", None):
+        assert (reader.read(nobody, np.array([0]), 400) == 0).all()
+    alone = TrackSpec.choose(dataset, config, held_out=("MyCell",))
+    assert [level.mean for level in alone.genes] == pytest.approx([np.log(2), np.log(12.5)])
+    assert (np.abs(TrackReader(dataset, alone).read("MyCell", np.array([0]), 200)) <= 3).all()
+
+
+def test_genes_that_nobody_measured_are_an_error(make, toy_dataset):
+    dataset = make({"t.tsv": TABLE}, expression="t.tsv")
+    with pytest.raises(EbertError, match="no table of expression names SOX2") as caught:
+        TrackSpec.choose(dataset, FeatureConfig(expression=("TBP", "SOX2")))
+    assert "--gene-names" in caught.value.hint
+    with pytest.raises(EbertError, match="holds no gene expression"):
+        TrackSpec.choose(toy_dataset, FeatureConfig(expression=("TBP",)))

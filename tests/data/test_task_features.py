@@ -286,8 +286,8 @@ def test_all_that_the_dataset_holds_is_read(toy_dataset: Dataset, with_starts: D
     for config in (FeatureConfig(other_states=True), FeatureConfig()):
         assert TrackSpec.choose(with_starts, config, states=False) == TrackSpec.choose(with_starts, alone)
     assert TrackSpec.choose(with_starts, FeatureConfig()).num_states == 0
-    for config in (FeatureConfig(accessibility=False), FeatureConfig(own_accessibility=False)):
-        assert TrackSpec.choose(with_starts, config).num_states == num, "where there is no accessibility of its own"
+    for config, there in ((FeatureConfig(accessibility=False), num), (FeatureConfig(own_accessibility=False), 0)):
+        assert TrackSpec.choose(with_starts, config).num_states == there, "where no accessibility is read"
     assert not TrackSpec.choose(toy_dataset, alone).tss
     no_tss = FeatureConfig(other_states=False, tss=False)
     assert TrackSpec.choose(with_starts, no_tss).channels == ACCESSIBILITY_CHANNELS

@@ -32,6 +32,7 @@ from ebert_core.training.binding_validation import BindingValidation, _thinned
 from ebert_core.training.finetune import BindingObjective
 from ebert_core.training.finetune_data import FinetuneChoice, choose_data
 from ebert_core.training.pretrain import MaskedLanguageObjective, PretrainData
+from ebert_core.training.schedule import build_optimizer
 from ebert_core.vocabulary import reverse_complement
 
 TINY = EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8)
@@ -291,6 +292,27 @@ def test_a_batch_without_any_labelled_bin_weighs_nothing(binding: BindingObjecti
     loss.sum().backward()
     assert loss.item() == 0
     assert all((p.grad == 0).all() for p in binding.module.parameters())
+
+
+def test_lower_layers_learn_more_slowly(toy_dataset: Dataset, device: Device) -> None:
+    """Every parameter has one rate: the head's is 1, and each layer's a share of that above."""
+    data = choose_data(toy_dataset, FinetuneChoice(("all",), held_out_cells=("HepG2",)))
+    config = FINETUNE.model_copy(update={"encoder_rate": 0.5, "layer_decay": 0.1})
+    shape = TINY.model_copy(update={"num_layers": 2})
+    module = BindingModel(Encoder(shape, 18), 2, BindingShape(FUSION))
+    groups = BindingObjective(data, config, module, device).groups()
+    named = {id(parameter): name for name, parameter in module.named_parameters()}
+    found = [(named.pop(id(parameter)), share) for part, share in groups for parameter in part.parameters()]
+    assert not named, "each was there, and once"
+    expected = {
+        "head": 1.0, "encoder.norm": 0.5, "encoder.blocks.1": 0.5, "encoder.blocks.0": 0.05,
+        "encoder.stem": 0.005, "encoder.state_embedding": 0.005,
+    }  # fmt: skip
+    for name, share in found:
+        (start,) = [start for start in expected if name.startswith(f"{start}.")]
+        assert share == pytest.approx(expected[start]), name
+    optimizer = build_optimizer(groups, config.optimizer)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(found)
 
 
 def fingerprint(codes: np.ndarray, states: np.ndarray | None = None) -> float:
