@@ -146,7 +146,7 @@ class FeatureConfig(Config):
     )
     other_states: bool | None = Field(
         None,
-        description="read how many other cell types are in each chromatin state; by default if no accessibility is read",
+        description="read how many other cell types are in each chromatin state; by default without accessibility only",
     )
     expression: tuple[str, ...] = Field(
         (),
