@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ebert_cli.app import app
-from tests.evaluation.test_report_in_chromium import CHROMIUM, Chromium, chromium
+from tests.chromium import CHROMIUM, Chromium, chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 IGV_PLACES = [Path(each) / "dist" / "igv.min.js" for each in (
