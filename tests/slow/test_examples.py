@@ -85,3 +85,14 @@ def test_pretrain_slurm_requeues_what_asks_for_it(tmp_path: Path, code: int) -> 
     lines = done.stdout.splitlines()
     assert lines[0] == "0 of 16 at node7:20123: pretrain --preset base --max-time 11h50m --resume --dataset a b"
     assert lines[1:] == (["scontrol requeue 40123"] if code == 75 else [])
+
+
+def test_predict_slurm_scores_a_part_of_its_array(tmp_path: Path) -> None:
+    (tmp_path / "ebert").write_text('#!/bin/bash\nprintf "<%s>" "$@"\nexit 3\n')
+    (tmp_path / "ebert").chmod(0o755)
+    job = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_CPUS_PER_TASK": "4"}
+    environment = {**os.environ, **job, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["bash", ROOT / "examples" / "predict.slurm", "--tf", "CTCF", "--dataset", "a b"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout == "<predict><--shard><2/8><--threads><4><--resume><--tf><CTCF><--dataset><a b>"
