@@ -71,6 +71,7 @@ class FeatureStore:
     def __init__(self, task: Task, shown: str) -> None:
         self._dataset: Dataset = task.dataset
         self._shown = shown
+        self._tested = task.turn.cell
         self._tss = task.data / TSS_FILE
         self._motifs = read_motifs(task.motifs_path)
         self._hits = MotifHits(task.dataset, self._motifs, task.work / "features")
@@ -90,6 +91,9 @@ class FeatureStore:
         columns = _halved(state_features(self._dataset, cell, chrom))
         if self._shown != "none":
             tracks = normalised_accessibility(self._dataset, chrom)
+            if self._shown == "others":
+                # Nobody is shown what stands in for the tested cell type's own.
+                tracks.pop(self._tested, None)
             columns += _halved(accessibility_features(tracks, cell, others=self._shown == "others"))
         return columns
 

@@ -178,8 +178,7 @@ def accessibility_features(tracks: dict[str, Track], cell: str, *, others: bool 
     Args:
         others: as if the cell type had none: the mean of the others stands for it.
     """
-    if others:
-        tracks = {name: track for name, track in tracks.items() if name != cell}
+    tracks = {name: track for name, track in tracks.items() if name != cell} if others else tracks
     mean = np.mean(list(tracks.values()), axis=0, dtype=np.float32)
     own = mean if others else tracks[cell]
     here = bin_means(own)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ebert_core.inference.models import LoadedModel
     from ebert_core.inference.predictor import CellStates
     from ebert_core.model.device import Device
+    from ebert_core.reporting import Reporter
     from ebert_core.training.distributed import Ranks
     from ebert_core.training.interrupts import Stops
     from ebert_core.training.loop import Surroundings
@@ -265,7 +266,7 @@ class CellFiles:
 
 
 def show_cell(
-    model: LoadedModel, dataset: Dataset, cell: str, files: CellFiles, place: Device, reporter: ConsoleReporter
+    model: LoadedModel, dataset: Dataset, cell: str, files: CellFiles, place: Device, reporter: Reporter
 ) -> CellStates:
     """Resolve the cell type, let the model see its files, and say what it sees: a run's first lines."""
     from ebert_core.inference.predictor import cell_states, give_accessibility

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,12 +94,13 @@ def run(
     Several devices share the work: --devices, or torchrun --nproc-per-node N -m ebert_cli predict.
     """
     from ebert_core.data.dataset import Dataset
-    from ebert_core.errors import EbertError
+    from ebert_core.errors import EbertError, InputError
     from ebert_core.genome.regions import whole
     from ebert_core.inference.calls import CallRule
     from ebert_core.inference.output_files import OutputSet, OutputSettings, parse_formats
     from ebert_core.inference.streams import stream_format
     from ebert_core.io.bed import read_regions
+    from ebert_core.reporting import SILENT
 
     tfs = list(dict.fromkeys(split_names(tf)))
     if not tfs:
@@ -132,15 +134,17 @@ def run(
             "leave them out, or leave dream out of --format",
         )
     several = (devices or options.count_of("WORLD_SIZE")) > 1
-    for_one = {"--output -": to_stdout, "--shard": shard, "--regions -": str(regions) == "-"}
+    for_one = {"--output -": to_stdout, "--shard": shard, "--regions -": str(regions) in ("-", "/dev/stdin")}
     if several and (wrong := [name for name, value in for_one.items() if value]):
-        raise EbertError(f"{wrong[0]} is for one process, several share this run", "leave one of them out")
+        asked = f"--devices {devices}" if devices else f"WORLD_SIZE={options.count_of('WORLD_SIZE')}"
+        raise EbertError(f"{wrong[0]} is for one process, {asked} for several", "leave one of them out")
     options.start_ranks(devices)
     with options.ranks_meet() as ranks:
         opened = Dataset.open(dataset)
-        asked = options.split_regions(chrom, "--chrom")
-        chosen = options.parse_regions(asked, opened.assembly) if asked else whole(opened.assembly)
-        reporter = ConsoleReporter(quiet or to_stdout or (ranks is not None and not ranks.is_first))
+        typed_regions = options.split_regions(chrom, "--chrom")
+        chosen = options.parse_regions(typed_regions, opened.assembly) if typed_regions else whole(opened.assembly)
+        first = ranks is None or ranks.is_first
+        reporter = ConsoleReporter(quiet or to_stdout) if first else SILENT
         if regions is not None:
             chosen, notes = read_regions(regions, opened.assembly)
             for note in notes:
@@ -161,8 +165,9 @@ def run(
         target = runs.Target(names, part, overwrite, resume, ranks is not None)
         if not to_stdout:
             target.refuse_existing()
-        if ranks is not None and overwrite and not resume:
+        if ranks is not None and ranks.is_first and overwrite and not resume:
             target.forget()
+        finished = target.finished  # soon another rank may have joined what this one had finished
     request = predictor.Request(tuple(tfs), source, tuple(chosen), both_strands)
     at_once = pieces.STREAM_BINS if to_stdout else pieces.piece_bins(len(tfs))
     plan = pieces.make_plan(opened, chosen, loaded.core_bins, at_once)
@@ -182,12 +187,16 @@ def run(
     if part is None:
         written: Written | None = runs.run_files(scan, job, target, benchmark, reporter)
     else:
-        num_bins = runs.run_shard(scan, job, target, reporter)
-        reporter.log(f"{part}: {num_bins:,} of {plan.coverage.scored:,} bins scored, in {target.output}")
+        if finished and ranks is not None:
+            with contextlib.suppress(InputError):  # another rank has joined it meanwhile
+                runs.require_same_scan(target.output, scan)
+        else:
+            num_bins = runs.run_shard(scan, job, target, reporter)
         if shard is not None:
+            reporter.log(f"{part}: {num_bins:,} of {plan.coverage.scored:,} bins scored, in {target.output}")
             reporter.log(f"once all {part.of} are there: ebert merge {output}")
             return
-        written = merge.join_ranks(names, part.of, opened, ConsoleReporter(quiet))
+        written = merge.join_ranks(scan, job, target, benchmark, ConsoleReporter(quiet))
     if written and not quiet:
         print_written(written)
 

@@ -147,10 +147,10 @@ def refuse_existing(target: Path, overwrite: bool, *, kind: str | None = None) -
     if kind is not None and target.exists() and not _may_give_way(target, kind):
         raise EbertError(f"{target} exists and is not a {kind}", "choose another folder with --output")
     if kind is not None:
-        _require_place(target)
+        require_place(target)
 
 
-def _require_place(target: Path) -> None:
+def require_place(target: Path) -> None:
     """Refuse before hours of work what could not be written after them."""
     if target.is_symlink() and not target.exists():
         raise EbertError(

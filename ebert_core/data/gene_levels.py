@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,7 +37,10 @@ class GeneLevel:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> GeneLevel:
         """The inverse of `to_json`; KeyError, TypeError or ValueError where the value is none of its."""
-        return cls(str(value["gene"]), float(value["mean"]), float(value["deviation"]))
+        level = cls(str(value["gene"]), float(value["mean"]), float(value["deviation"]))
+        if not (math.isfinite(level.mean) and math.isfinite(level.deviation) and level.deviation > 0):
+            raise ValueError(f"expression of {level.gene}: mean {level.mean}, deviation {level.deviation}")
+        return level
 
 
 def gene_levels(dataset: Dataset, genes: Sequence[str], held_out: Collection[str]) -> tuple[GeneLevel, ...]:
@@ -46,14 +50,17 @@ def gene_levels(dataset: Dataset, genes: Sequence[str], held_out: Collection[str
         EbertError: the dataset holds no expression, or none of a gene.
     """
     cells = [cell for cell in dataset.expression_cells if cell not in held_out]
+    beside = f" of other cell types ({', '.join(held_out)} held out)" if held_out else ""
     if genes and not cells:
-        raise EbertError(f"dataset {dataset.path} holds no gene expression", "add some: `ebert prepare --expression`")
+        raise EbertError(
+            f"dataset {dataset.path} holds no gene expression{beside}", "add some: `ebert prepare --expression`"
+        )
     found = []
     for gene in dict.fromkeys(genes):
         values = [value for cell in cells if (value := dataset.expression(cell, gene)) is not None]
         if not values:
             raise EbertError(
-                f"no table of expression names {gene}",
+                f"no table of expression{beside} names {gene}",
                 "name genes as the tables do, or by symbol with `ebert prepare --gene-names`",
             )
         found.append(GeneLevel(gene, float(np.mean(values)), max(float(np.std(values)), _LEAST_DEVIATION)))

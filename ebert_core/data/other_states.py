@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
+from ebert_core.vocabulary import STRIDES_PER_BIN
 
 # A state that all others share is as strong a signal as open chromatin of middling strength.
 _SCALE: Final = 2.0
@@ -31,7 +31,7 @@ def state_shares(
         (B, n, K); 0 throughout where no cell type's state is known.
     """
     first = strides[:, :1] // STRIDES_PER_BIN
-    bins = first + np.arange(strides.shape[1] * STRIDE_BP // STATE_BIN_BP + 1)
+    bins = first + np.arange((strides.shape[1] + 2 * STRIDES_PER_BIN - 2) // STRIDES_PER_BIN)
     bins = np.minimum(bins, strides.max(initial=0) // STRIDES_PER_BIN)
     codes = np.stack([track[bins] for track in tracks]).astype(np.int64)
     # One count over all windows, bins and cell types: each bin has K + 1 places of its own.

@@ -67,14 +67,25 @@ class TrackSpec:
             states: whether the model reads states at all.
 
         Raises:
-            EbertError: a gene is asked for whose expression the dataset does not hold.
+            EbertError: something is asked for by name that the dataset does not hold.
         """
         cells = [c for c in dataset.accessibility_cells if c not in held_out] if config.accessibility else []
         reference = reference_of([Quantiles.of(dataset.flat_accessibility(cell)) for cell in cells]) if cells else None
         asked = not cells if config.other_states is None else config.other_states
         with_states = [c for c in dataset.state_cells if c not in held_out] if asked and states else []
+        # One alone has no others while training.
         if len(with_states) < 2:
-            with_states = []  # one alone has no others while training
+            if config.other_states:
+                lacking = "the model reads no states" if not states else f"{len(with_states)} cell type(s) have states"
+                raise EbertError(
+                    f"other_states asks for other cell types' states, and {lacking}", "leave it out, or add states"
+                )
+            with_states = []
+        if cells and not config.own_accessibility and len(cells) < 2:
+            raise EbertError(
+                f"own_accessibility=false leaves other cell types', and {cells[0]} alone has any that is not held out",
+                "add accessibility of further cell types, or pass --no-accessibility",
+            )
         num_states = len(dataset.require_state_model().states) if with_states else 0
         tss = config.tss and dataset.has_tss
         genes = gene_levels(dataset, config.expression, held_out)
@@ -109,13 +120,21 @@ class TrackSpec:
     def from_json(cls, value: Mapping[str, Any]) -> TrackSpec:
         """The inverse of `to_json`; KeyError, TypeError or ValueError where the value is none of its."""
         reference = value["accessibility_reference"]
+        for key, kind in (
+            ("mean_cells", list), ("tss", bool), ("own_accessibility", bool), ("state_cells", list),
+            ("num_states", int), ("genes", list),
+        ):  # fmt: skip
+            if type(value[key]) is not kind:
+                raise TypeError(f"{key} is {value[key]!r}")
+        if value["num_states"] < 0:
+            raise ValueError(f"num_states is {value['num_states']}")
         return cls(
             None if reference is None else Quantiles.from_json(reference),
             tuple(map(str, value["mean_cells"])),
-            bool(value["tss"]),
-            bool(value["own_accessibility"]),
+            value["tss"],
+            value["own_accessibility"],
             tuple(map(str, value["state_cells"])),
-            int(value["num_states"]),
+            value["num_states"],
             tuple(map(GeneLevel.from_json, value["genes"])),
         )
 
@@ -170,6 +189,12 @@ class TrackReader:
         if not self.spec.reads_own:
             return False
         return self._given[cell][0] is not None if cell in self._given else cell in self.dataset.accessibility_cells
+
+    def lacks(self, cell: str) -> list[str]:
+        """What the dataset lacks of this cell type, beside accessibility and states, in words."""
+        if self.spec.genes and cell not in self.dataset.expression_cells:
+            return [f"expression of {cell}: none in the dataset; it is shown as unknown"]
+        return []
 
     def source(self, cell: str) -> str | None:
         """Where the cell type's accessibility is from, in words; None where the model reads none."""

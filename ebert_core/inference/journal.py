@@ -167,7 +167,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(folder, f"has no {RUN_FILE}, so it holds no predictions", "make it anew with `ebert predict`")
     run = read_json(path)
-    if not isinstance(run, dict) or run.get("kind") != _KIND or run.get("format_version") != JOURNAL_FORMAT:
+    fits = isinstance(run, dict) and all(isinstance(run.get(key, {}), dict) for key in ("scan", "job"))
+    if not fits or run.get("kind") != _KIND or run.get("format_version") != JOURNAL_FORMAT:
         raise DamagedJournalError(folder, RUN_FILE, "is of another version of ebert, or damaged")
     return run
 

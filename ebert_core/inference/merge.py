@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ebert_core.artifacts import exclusive_lock, explain_os_errors
 from ebert_core.data.dataset import Dataset
 from ebert_core.errors import BusyError, EbertError, InputError
 from ebert_core.genome.bins import BenchmarkBins
@@ -16,6 +18,7 @@ from ebert_core.inference.journal import Journal, is_journal, read_run, require_
 from ebert_core.inference.output_files import OutputSet
 from ebert_core.inference.outputs import Job, Written, write_files
 from ebert_core.inference.pieces import Scored
+from ebert_core.inference.runs import Scan, Target, allow_open_files, require_same_scan
 from ebert_core.reporting import SILENT, Reporter
 
 _AGAIN: Final = "make it with `ebert predict --shard`, or name other folders"
@@ -131,35 +134,47 @@ def merge_shards(
         return _write_joined(shards, names, benchmark, reporter, overwrite=overwrite)
 
 
-def join_ranks(names: OutputSet, of: int, dataset: Dataset, reporter: Reporter = SILENT) -> Written | None:
-    """What the last rank of a run does when its shard is finished: join all shards, then remove them.
+def join_ranks(
+    scan: Scan, job: Job, target: Target, benchmark: BenchmarkBins | None = None, reporter: Reporter = SILENT
+) -> Written | None:
+    """What the last rank of a run does when its part is finished: write the files from all parts, and remove those.
 
-    Ranks need not talk to each other for this. A rank leaves its shard before it looks for the others', so the last one
-    sees all of them; where two do, one writes.
+    Ranks need not talk to each other for this, but share a folder. A rank leaves its part before it looks for the
+    others', so the last one sees all of them; where two do, one writes.
 
     Args:
-        names: the run's files; those that are there are replaced.
-        of: how many ranks there are.
+        target: of this rank.
+        benchmark: the bins of a submission, where one is asked for.
 
     Returns:
-        None where other ranks are not ready yet, or another joins or has joined the shards.
+        None where other ranks are not ready yet, or another joins or has joined the parts.
 
     Raises:
-        as `merge_shards`.
+        EbertError: a part is of another request; another run is writing one of the files; no space is left.
+        InputError: a part is damaged.
     """
-    folders = [names.shard(number, of) for number in range(1, of + 1)]
-    if not all(map(is_journal, folders)):
-        return None
-    try:
-        with names.locked():
-            if not all(map(is_journal, folders)):
-                return None
-            (shards,) = find_shards(folders)
-            written = _write_joined(shards, names, _benchmark(shards, dataset), reporter, overwrite=True)
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
-    except BusyError:
-        return None
+    assert target.shard is not None
+    names, of = target.names, target.shard.of
+    folders = tuple(names.rank(number, of) for number in range(1, of + 1))
+    with contextlib.ExitStack() as stack:
+        if not all(map(is_journal, folders)):
+            return None
+        try:
+            stack.enter_context(exclusive_lock(names.folder / f"{names.stem}.ranks"))
+        except BusyError:
+            return None
+        if not all(map(is_journal, folders)):
+            return None
+        for folder in folders:
+            require_same_scan(folder, scan)
+        stack.enter_context(names.locked())
+        shards = ShardSet(names.stem, job, scan.identity, folders, len(scan.plan.pieces))
+        written = _write_joined(shards, names, benchmark, reporter, overwrite=True)
+        with explain_os_errors(names.working):
+            gone = names.working.with_name(f".{names.working.name}.gone")
+            shutil.rmtree(gone, ignore_errors=True)
+            os.replace(names.working, gone)  # at once: none of them is met alone
+            shutil.rmtree(gone, ignore_errors=True)
     return written
 
 
@@ -168,6 +183,7 @@ def _write_joined(
 ) -> Written:
     """Write the files, which are locked."""
     job = shards.job
+    allow_open_files(len(job.tfs), len(shards.folders))
     with contextlib.ExitStack() as stack:
         journals = [stack.enter_context(Journal.open(path)) for path in shards.folders]
         owner = {number: journal for journal in journals for number in journal.numbers}

@@ -173,6 +173,15 @@ class OutputSet:
         """Folder of a finished shard."""
         return self.folder / f"{self.stem}.shard-{number}-of-{of}"
 
+    def rank(self, number: int, of: int) -> Path:
+        """Folder of what one of several ranks has finished, within `working`."""
+        return self.working / f"rank-{number}-of-{of}"
+
+    @property
+    def ranks(self) -> list[Path]:
+        """What ranks of an unfinished run left, finished or not, also of another number of ranks."""
+        return sorted(self.working.glob("rank-*-of-*"))
+
     def refuse_existing(self, overwrite: bool) -> None:
         """`OutputExistsError` where a file is there and may not be replaced."""
         for output in self.of_tf:

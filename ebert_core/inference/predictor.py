@@ -88,19 +88,20 @@ def give_accessibility(
             raise EbertError(
                 f"model {model.path} does not read a cell type's own accessibility", "leave --accessibility out"
             )
-        return [] if reader is None else list(reader.missing)
+        return [] if reader is None else [*reader.missing, *reader.lacks(cell)]
     if path is not None:
         track, notes = read_accessibility(path, dataset.assembly)
         reader.give(cell, track, str(path))
-        return [*reader.missing, *notes]
+        return [*reader.missing, *reader.lacks(cell), *notes]
     if hide:
         reader.give(cell, None, "none (asked for)")
     elif not reader.has_accessibility(cell):
         return [
             *reader.missing,
+            *reader.lacks(cell),
             f"accessibility of {cell}: none in the dataset; name its file with --accessibility if there is one",
         ]
-    return list(reader.missing)
+    return [*reader.missing, *reader.lacks(cell)]
 
 
 def tracks_of(dataset: Dataset, model: LoadedModel, cell: str | None, chrom: str) -> Tracks | None:

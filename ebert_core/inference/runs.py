@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ebert_core import __version__
-from ebert_core.artifacts import digest_of, exclusive_lock, explain_os_errors, refuse_existing, write_json
+from ebert_core.artifacts import (
+    digest_of,
+    exclusive_lock,
+    explain_os_errors,
+    refuse_existing,
+    require_place,
+    write_json,
+)
 from ebert_core.data.dataset import Dataset
 from ebert_core.errors import EbertError
 from ebert_core.genome.bins import BenchmarkBins
@@ -92,7 +99,8 @@ class Target:
     def output(self) -> Path:
         """Folder of the finished shard."""
         assert self.shard is not None
-        return self.names.shard(self.shard.number, self.shard.of)
+        place = self.names.rank if self.ranks else self.names.shard
+        return place(self.shard.number, self.shard.of)
 
     @property
     def resumes(self) -> bool:
@@ -101,20 +109,23 @@ class Target:
 
     @property
     def finished(self) -> bool:
-        """Whether a resumed run finds its shard finished, and may not replace it."""
-        return self.resume and not self.overwrite and self.shard is not None and is_journal(self.output)
+        """Whether a resumed run finds its shard finished, and is not to replace it."""
+        stays = self.ranks or not self.overwrite
+        return self.resume and stays and self.shard is not None and is_journal(self.output)
 
     def refuse_existing(self) -> None:
         """Refuse what the run would replace; what a resumed run had published when it was killed is its own.
 
         Raises:
             OutputExistsError: an output is there.
-            EbertError: an unfinished run is there.
+            EbertError: an unfinished run is there, or the folder may not be written to.
         """
+        require_place(self.names.working)
         if self.resumes or self.finished:
             return
         if self.shard is None or self.ranks:
-            self.names.refuse_existing(self.overwrite)
+            self._refuse_other_run()
+            self.names.refuse_existing(self.overwrite or (self.resume and bool(self.names.ranks)))
         if self.shard is not None:
             refuse_existing(self.output, self.overwrite)
         if is_journal(self.working) and not self.overwrite:
@@ -122,10 +133,22 @@ class Target:
                 f"{self.working} holds an unfinished run", "pass --resume to go on, or --overwrite to start it anew"
             )
 
+    def _refuse_other_run(self) -> None:
+        """`EbertError` where an unfinished run of the same outputs is of another number of ranks."""
+        of = self.shard.of if self.shard else 1
+        theirs = {int(folder.name.removesuffix(".partial").rpartition("-")[2]) for folder in self.names.ranks}
+        if is_journal(self.names.working):
+            theirs.add(1)
+        if not self.overwrite and (others := theirs - {of}):
+            raise EbertError(
+                f"{self.names.working} holds an unfinished run of {max(others)} rank(s), this one has {of}",
+                "go on with as many (--devices, --resume), or pass --overwrite to start anew",
+            )
+
     def forget(self) -> None:
-        """Remove a finished shard that is to be replaced, so that no other rank joins it."""
-        with explain_os_errors(self.output):
-            shutil.rmtree(self.output, ignore_errors=True)
+        """Remove what is left of earlier runs; for the first of several ranks, before any begins."""
+        with explain_os_errors(self.names.working):
+            shutil.rmtree(self.names.working, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +237,7 @@ def run_files(
         EbertError: another run is writing one of the files; an unfinished run is there and neither `overwrite` nor
             `resume` was given, or it is of another request; no space is left. What was scored is kept.
     """
-    _allow_open_files(len(job.tfs))
+    allow_open_files(len(job.tfs))
     with target.names.locked(), _journal(scan, job, target, reporter) as journal:
         overwrite = target.overwrite or target.resume
         with _pieces(scan.plan.pieces, scan, job, journal, reporter) as pieces:
@@ -234,7 +257,8 @@ def run_shard(scan: Scan, job: Job, target: Target, reporter: Reporter = SILENT)
     assert target.shard is not None
     own = scan.plan.shard(target.shard.number, target.shard.of)
     if target.finished:
-        _require_same_scan(target.output, scan)
+        require_same_scan(target.output, scan)
+        write_json(target.output / RUN_FILE, _run(scan, job, target))
         return _num_bins(own)
     with exclusive_lock(target.output), _journal(scan, job, target, reporter) as journal:
         with _pieces(own, scan, job, journal, reporter) as pieces:
@@ -247,11 +271,19 @@ def run_shard(scan: Scan, job: Job, target: Target, reporter: Reporter = SILENT)
     return _num_bins(own)
 
 
+def _run(scan: Scan, job: Job, target: Target) -> dict[str, Any]:
+    """The content of the run's `run.json`."""
+    shard = asdict(target.shard) if target.shard else None
+    return run_file(
+        {"shard": shard, "scan": dict(scan.identity), "num_pieces": len(scan.plan.pieces), "job": job.to_json()}
+    )
+
+
 def _num_bins(pieces: Sequence[Piece]) -> int:
     return sum(piece.coverage.scored for piece in pieces)
 
 
-def _require_same_scan(folder: Path, scan: Scan) -> None:
+def require_same_scan(folder: Path, scan: Scan) -> None:
     """`EbertError` where a resumed run finds the scores of another request."""
     hint = "repeat its options with --resume, or begin anew with --overwrite alone"
     require_same(folder, scan.identity, read_run(folder).get("scan", {}), hint)
@@ -261,14 +293,12 @@ def _require_same_scan(folder: Path, scan: Scan) -> None:
 def _journal(scan: Scan, job: Job, target: Target, reporter: Reporter) -> Iterator[Journal]:
     """The run's journal, begun or opened again; an empty one does not outlive an error."""
     target.refuse_existing()
-    shard = asdict(target.shard) if target.shard else None
-    run = {"shard": shard, "scan": dict(scan.identity), "num_pieces": len(scan.plan.pieces), "job": job.to_json()}
     if target.resumes:
-        _require_same_scan(target.working, scan)
-        write_json(target.working / RUN_FILE, run_file(run))
+        require_same_scan(target.working, scan)
+        write_json(target.working / RUN_FILE, _run(scan, job, target))
         journal = Journal.open(target.working)
     else:
-        journal = Journal.create(target.working, run)
+        journal = Journal.create(target.working, _run(scan, job, target))
     with journal:
         if len(journal):
             reporter.log(f"resumed: {len(journal):,} of {len(scan.plan.pieces):,} pieces were scored already")
@@ -313,9 +343,9 @@ def _keeper(journal: Journal) -> Callable[[Scored], None]:
     return keep
 
 
-def _allow_open_files(num_tfs: int) -> None:
-    """Raise this process's limit of open files where so many TFs need it."""
-    needed = _HANDLES_BESIDE + _HANDLES_PER_TF * num_tfs
+def allow_open_files(num_tfs: int, num_shards: int = 0) -> None:
+    """Raise this process's limit of open files where so many TFs, or shards to join, need it."""
+    needed = _HANDLES_BESIDE + _HANDLES_PER_TF * num_tfs + num_shards
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or needed <= soft:
         return

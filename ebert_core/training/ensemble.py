@@ -39,8 +39,9 @@ def finetune_ensemble(
     Args, returns, raises: as `finetune`. The output holds one file of weights per member; its journal holds every
     member's events, with the member's number.
     """
+    tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells, states=config.use_states)
     with open_run(target, "model") as working:
-        _require_same(working, fingerprint_of(data, config, start(config.seed)[1], motifs))
+        _require_same(working, fingerprint_of(data, config, start(config.seed)[1], motifs, tracks))
         folders = []
         for number in range(config.members):
             one = config.model_copy(update={"members": 1, "seed": config.seed + number})

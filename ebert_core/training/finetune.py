@@ -192,7 +192,7 @@ def finetune(
             "encoder": trunk.config.model_dump(),
             "features": features_entry(shape, [motif.label for motif in motifs], tracks.to_json()),
             "vocabulary": vocabulary_entry(trunk.config, data.dataset.require_state_model()),
-            "data": data.describe(),
+            "data": data.describe(tracks.state_cells),
             "started_from": origin,
             "num_parameters": count_parameters(module),
             "best_step": state.best_step,
@@ -213,17 +213,24 @@ def finetune(
         loop,
         around,
         target,
-        Publication("model", fingerprint_of(data, config, origin, motifs), module, body),
+        Publication("model", fingerprint_of(data, config, origin, motifs, tracks), module, body),
         _meter(config, trunk, around, head_first=objective.head_steps > 0),
     )
     return target.output
 
 
-def fingerprint_of(data: FinetuneData, config: FinetuneConfig, origin: dict[str, Any], motifs: Sequence[Motif]) -> str:
+def fingerprint_of(
+    data: FinetuneData, config: FinetuneConfig, origin: dict[str, Any], motifs: Sequence[Motif], tracks: TrackSpec
+) -> str:
     """Digest of what makes a run what it is; `origin` is where its encoder came from."""
     shown = config.model_dump(exclude={"micro_batch", "checkpoint_minutes"})
     return digest_of(
-        {"config": shown, "data": data.describe(), "encoder": origin, "motifs": [motif.label for motif in motifs]}
+        {
+            "config": shown,
+            "data": data.describe(tracks.state_cells),
+            "encoder": origin,
+            "motifs": [motif.label for motif in motifs],
+        }
     )
 
 

@@ -67,8 +67,8 @@ class FinetuneData:
         """TFs in the order of the outputs while training."""
         return (*self.tfs, *self.also)
 
-    def describe(self) -> dict[str, Any]:
-        """For manifests."""
+    def describe(self, beside: Sequence[str] = ()) -> dict[str, Any]:
+        """For manifests; `beside` are further cell types whose states are read."""
 
         def listed(regions: Sequence[Region]) -> list[list[Any]]:
             return [[region.chrom, region.start, region.end] for region in regions]
@@ -82,7 +82,7 @@ class FinetuneData:
             "train": listed(self.train),
             "valid": listed(self.valid),
             "assembly": self.dataset.assembly.to_json(),
-            "dataset": self.dataset.digests(self.dataset.state_cells),
+            "dataset": self.dataset.digests([*self.cells, *self.valid_cells, *beside]),
             "dataset_features": self.dataset.feature_digests(
                 {*self.dataset.accessibility_cells, *self.dataset.expression_cells}
             ),

@@ -123,6 +123,8 @@ def test_expression_of_genes_stands_beside_all_cell_types(make):
         found = reader.read(cell, np.array([0, 400]), 400)
         assert found.shape == (2, 8, 3)
         np.testing.assert_allclose(found, np.broadcast_to([*levels[:, column], 1], (2, 8, 3)), rtol=1e-5)
+    assert reader.lacks("MyCell") == []
+    assert reader.lacks("K562") == ["expression of K562: none in the dataset; it is shown as unknown"]
     for nobody in ("K562", None):
         assert (reader.read(nobody, np.array([0]), 400) == 0).all()
     alone = TrackSpec.choose(dataset, config, held_out=("MyCell",))
@@ -137,3 +139,5 @@ def test_genes_that_nobody_measured_are_an_error(make, toy_dataset):
     assert "--gene-names" in caught.value.hint
     with pytest.raises(EbertError, match="holds no gene expression"):
         TrackSpec.choose(toy_dataset, FeatureConfig(expression=("TBP",)))
+    with pytest.raises(EbertError, match=r"of other cell types \(GM12878, MyCell held out\)"):
+        TrackSpec.choose(dataset, FeatureConfig(expression=("TBP",)), ("GM12878", "MyCell"))

@@ -189,10 +189,11 @@ def test_beyond_the_ends_of_a_chromosome_nothing_is_known(first: int, begin: int
     cell=st.sampled_from(["A", "B", "Z", None]),
     hidden=st.lists(st.booleans(), min_size=3, max_size=3),
     first=st.lists(st.integers(-12, STRIDES + 4), min_size=3, max_size=3),
+    strides=st.integers(1, 14),
     span=st.tuples(st.integers(0, 40), st.integers(60, STRIDES)),
 )
 def test_other_cell_types_states(
-    seed: int, cells: str, cell: str | None, hidden: list[bool], first: list[int], span: tuple[int, int]
+    seed: int, cells: str, cell: str | None, hidden: list[bool], first: list[int], strides: int, span: tuple[int, int]
 ) -> None:
     """Bin by bin and state by state, whatever the windows begin at, also over the ends of a chromosome."""
     rng = np.random.default_rng(seed)
@@ -200,10 +201,10 @@ def test_other_cell_types_states(
     world.states = {name: rng.integers(0, 4, STRIDES // 4).astype(np.uint8) for name in "ABCD"}
     spec = TrackSpec(tss=True, state_cells=tuple(cells), num_states=3)
     found = TrackReader(world, spec).read(
-        cell, np.array(first) * 50, 650, span=(span[0] * 50, span[1] * 50), hide_states=np.array(hidden)
+        cell, np.array(first) * 50, 50 * strides, span=(span[0] * 50, span[1] * 50), hide_states=np.array(hidden)
     )
-    assert (found.shape, found.dtype) == ((3, 13, 4), np.float32)
-    for row, place in np.ndindex(3, 13):
+    assert (found.shape, found.dtype) == ((3, strides, 4), np.float32)
+    for row, place in np.ndindex(3, strides):
         stride = first[row] + place
         expected = np.zeros(3)
         if span[0] <= stride < span[1] and not hidden[row]:
@@ -283,8 +284,8 @@ def test_all_that_the_dataset_holds_is_read(toy_dataset: Dataset, with_starts: D
     assert spec == TrackSpec(reference, ("GM12878", "HepG2"), tss=True, state_cells=states, num_states=num)
     assert len(spec.channels) == 6 + num
     alone = FeatureConfig(other_states=False)
-    for config in (FeatureConfig(other_states=True), FeatureConfig()):
-        assert TrackSpec.choose(with_starts, config, states=False) == TrackSpec.choose(with_starts, alone)
+    no_states = TrackSpec.choose(with_starts, FeatureConfig(accessibility=False), states=False)
+    assert no_states == TrackSpec(tss=True)
     assert TrackSpec.choose(with_starts, FeatureConfig()).num_states == 0
     for config, there in ((FeatureConfig(accessibility=False), num), (FeatureConfig(own_accessibility=False), 0)):
         assert TrackSpec.choose(with_starts, config).num_states == there, "where no accessibility is read"
@@ -312,8 +313,19 @@ def test_nothing_of_a_held_out_cell_type_is_learned(toy_dataset: Dataset, monkey
     assert spec.reference == Quantiles.of(toy_dataset.flat_accessibility("GM12878"))
     assert TrackSpec.choose(toy_dataset, config, ("HepG2", "GM12878")) == TrackSpec()
     held_out, *rest = toy_dataset.state_cells
-    reading = FeatureConfig(other_states=True)
+    reading = FeatureConfig(accessibility=False)
     assert TrackSpec.choose(toy_dataset, reading, (held_out,)).state_cells == (tuple(rest) if rest[1:] else ())
+
+
+def test_what_is_asked_for_and_cannot_be_read_is_an_error(toy_dataset: Dataset) -> None:
+    wish = FeatureConfig(other_states=True)
+    with pytest.raises(EbertError, match="the model reads no states"):
+        TrackSpec.choose(toy_dataset, wish, states=False)
+    with pytest.raises(EbertError, match=r"1 cell type\(s\) have states"):
+        TrackSpec.choose(toy_dataset, wish, toy_dataset.state_cells[1:])
+    with pytest.raises(EbertError, match="GM12878 alone has any that is not held out") as caught:
+        TrackSpec.choose(toy_dataset, FeatureConfig(own_accessibility=False), ("HepG2",))
+    assert "--no-accessibility" in caught.value.hint
 
 
 @pytest.mark.parametrize("chrom", ["chr1", "chr2"])
@@ -360,6 +372,12 @@ BROKEN = {
     "too few quantiles": WHOLE | {"accessibility_reference": {"share_positive": 0.1, "values": [1.0]}},
     "cells of another kind": WHOLE | {"mean_cells": 3},
     "states of another kind": WHOLE | {"num_states": "many"},
+    "fewer states than none": WHOLE | {"num_states": -3},
+    "a text for a truth": WHOLE | {"own_accessibility": "false"},
+    "a text for cells": WHOLE | {"state_cells": "GM"},
+    "a gene of another kind": WHOLE | {"genes": [3]},
+    "a gene that never varies": WHOLE | {"genes": [{"gene": "TBP", "mean": 1.0, "deviation": 0.0}]},
+    "a gene of no number": WHOLE | {"genes": [{"gene": "TBP", "mean": float("nan"), "deviation": 1.0}]},
 }
 
 

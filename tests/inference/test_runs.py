@@ -391,12 +391,12 @@ def test_the_limit_of_open_files_is_raised_or_told(monkeypatch: pytest.MonkeyPat
     set_to: list[tuple[int, int]] = []
     monkeypatch.setattr(runs.resource, "setrlimit", lambda _, limits: set_to.append(limits))
     monkeypatch.setattr(runs.resource, "getrlimit", lambda _: (1_024, 4_096))
-    runs._allow_open_files(2)
+    runs.allow_open_files(2)
     assert set_to == []
-    runs._allow_open_files(300)
+    runs.allow_open_files(300)
     assert set_to == [(3_128, 4_096)]
     with pytest.raises(EbertError, match="700 TFs need 7,128 open files, this system allows 4,096") as caught:
-        runs._allow_open_files(700)
+        runs.allow_open_files(700)
     assert "predict 396 TFs at a time" in caught.value.hint
 
 
