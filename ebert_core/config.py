@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ebert_core.errors import InputError
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
@@ -17,6 +17,16 @@ from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 Schedule = Literal["cosine", "wsd"]
 Parallel = Literal["ddp", "fsdp"]
 Placement = Literal["auto", "device", "host"]
+
+
+def _names(value: Any) -> Any:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names; also as one text with commas."""
+Switch = Annotated[bool | None, BeforeValidator(lambda value: None if value == "auto" else value)]
+"""true, false, or auto, which is None."""
 
 
 COMMON_MOTIFS: Final = (
@@ -144,17 +154,17 @@ class FeatureConfig(Config):
     own_accessibility: bool = Field(
         True, description="read the cell type's own accessibility; off reads other cell types' alone, for one without"
     )
-    other_states: bool | None = Field(
+    other_states: Switch = Field(
         None,
-        description="read how many other cell types are in each chromatin state; by default without accessibility only",
+        description="read how many other cell types are in each chromatin state; auto does where no accessibility is",
     )
-    expression: tuple[str, ...] = Field(
+    expression: Names = Field(
         (),
         description="genes whose expression in the cell type is read; worth trying with many training cell types only",
     )
     tss: bool = Field(True, description="read distances to transcript starts, where the dataset holds them")
     composition: bool = Field(True, description="read the shares of G or C, and of CpG, of each stride")
-    motifs: tuple[str, ...] = Field(
+    motifs: Names = Field(
         COMMON_MOTIFS, description="motifs read beside those of the TFs, of the file given with --motifs"
     )
 

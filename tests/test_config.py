@@ -193,7 +193,7 @@ def test_the_page_of_settings_lists_each_with_its_defaults():
         if isinstance(value, tuple):
             return f"{len(value)} names"
         if value is None:
-            return "by accessibility"
+            return "auto"
         return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
     rows = [line for line in page.splitlines() if line.startswith("| `")]
@@ -207,3 +207,15 @@ def test_the_page_of_settings_lists_each_with_its_defaults():
         for key, what in settings_of(FinetuneConfig).items()
     ]
     assert rows == expected
+
+
+def test_names_may_be_typed_with_commas():
+    found = resolve(FinetuneConfig(), settings=["features.expression=CTCF, MAX", 'features.motifs=["SP1"]'])
+    assert (found.features.expression, found.features.motifs) == (("CTCF", "MAX"), ("SP1",))
+    assert FinetuneConfig.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(("typed", "known"), [("auto", None), ("true", True), ("false", False)])
+def test_a_switch_may_be_left_to_the_program(typed, known):
+    once = resolve(FinetuneConfig(), settings=["features.other_states=true", f"features.other_states={typed}"])
+    assert once.features.other_states is known
