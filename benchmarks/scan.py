@@ -4,6 +4,7 @@
     python benchmarks/scan.py --quick          `small` alone, fewer rounds; under a minute
     python benchmarks/scan.py --memory 3100    memory alone, of a made-up genome of so many Mb, without a model's work
     python benchmarks/scan.py --context DEMO   what a bin's context costs in auPRC; DEMO is a folder of `ebert demo`
+    python benchmarks/scan.py --command 20     the whole command on so many Mb, on one process and on one per core
     python benchmarks/scan.py --openvino       OpenVINO beside PyTorch; needs  pip install openvino
 
 Models are those of `ebert finetune --motifs` with ten TFs and random weights; bases are a stretch of chr22 of hg19
@@ -37,7 +38,7 @@ from typing import Any
 import torch
 from pretrain import PEAK_SHAPES, products, seconds
 from scan_programs import Program, Scene, parts, peers, reading
-from scan_world import TFS, Land, make_dataset, make_model
+from scan_world import GENOME_BINS, TFS, Land, make_dataset, make_model
 from scan_writing import peak_of_predict, writing
 
 from ebert_core.config import EncoderConfig
@@ -54,8 +55,6 @@ QUICK_ROUNDS = 3
 # Long windows of a round of the scan.
 WINDOWS = 2
 WRITTEN_BP = 2_000_000
-# ENCODE-DREAM's bins (docs/definitions.md).
-GENOME_BINS = 60_519_747
 
 
 def encoder_flops(config: EncoderConfig, block_bp: int) -> float:
@@ -157,10 +156,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--memory", type=int, metavar="MB")
     parser.add_argument("--context", type=Path, metavar="DEMO")
+    parser.add_argument("--command", type=int, metavar="MB")
     parser.add_argument("--openvino", action="store_true")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the core to run on")
     parser.add_argument("--work", type=Path, help="folder for what is made; default: a temporary one")
     options = parser.parse_args()
+    if options.command:
+        from scan_commands import commands
+
+        with tempfile.TemporaryDirectory(dir=options.work) as made:
+            print(json.dumps(commands(options.command, Path(made))))
+        return
     os.sched_setaffinity(0, {options.core})
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -32,6 +32,8 @@ NUM_MOTIFS: Final = 44 + len(TFS)
 WIDTHS: Final = (7, 21)
 # Of chr22 of hg19, without gaps.
 REAL_START: Final = 30_000_000
+# ENCODE-DREAM's (docs/definitions.md).
+GENOME_BINS: Final = 60_519_747
 _LETTERS: Final = np.frombuffer(b"ACGT", dtype=np.uint8)
 _LINE: Final = 60
 _CHUNK: Final = 1_000_000
