@@ -12,6 +12,8 @@ from ebert_core.errors import EbertError
 class TensorBoard:
     """A listener of the journal that writes every number as a scalar called `event/name`.
 
+    A resumed run takes some steps again. What the folder holds of its first step and of later ones is no longer shown.
+
     Raises:
         EbertError: TensorBoard is not installed.
     """
@@ -23,9 +25,12 @@ class TensorBoard:
             raise EbertError(
                 "TensorBoard is not installed", "pip install 'ebert[tensorboard]', or leave out --tensorboard"
             ) from None
-        self._writer: Any = SummaryWriter(str(folder))
+        self._make, self._folder = SummaryWriter, folder
+        self._writer: Any = None
 
     def __call__(self, event: str, step: int, values: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            self._writer = self._make(str(self._folder), purge_step=step)
         for name, value in scalars(event, values).items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()

@@ -116,8 +116,8 @@ def test_tensorboard_is_given_every_number(tmp_path: Path, monkeypatch: pytest.M
     written: list[tuple[str, float, int]] = []
 
     class Writer:
-        def __init__(self, folder: str) -> None:
-            assert folder == str(tmp_path)
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert (folder, purge_step) == (str(tmp_path), 7), "later steps of an earlier run are hidden"
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             written.append((name, value, step))
@@ -125,5 +125,9 @@ def test_tensorboard_is_given_every_number(tmp_path: Path, monkeypatch: pytest.M
         def flush(self) -> None: ...
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    TensorBoard(tmp_path)("evaluate", 7, {"score": -2.0, "baselines": {"markov_order": 3}})
-    assert written == [("evaluate/score", -2.0, 7), ("evaluate/baselines/markov_order", 3.0, 7)]
+    board = TensorBoard(tmp_path)
+    board("evaluate", 7, {"score": -2.0, "baselines": {"markov_order": 3}})
+    board("train", 9, {"loss": 1.0})
+    assert written == [
+        ("evaluate/score", -2.0, 7), ("evaluate/baselines/markov_order", 3.0, 7), ("train/loss", 1.0, 9),
+    ]  # fmt: skip
