@@ -15,7 +15,7 @@ chromosome, the same for all.
 Designs: `prevalence`; `motif`, the best hit; `accessibility_x_state`, a table; `training_cells_on_test_chromosome`, the
 mean label of the training cells at the same place, a reference that reads labels of the tested chromosome, as no rival
 may; `boosting`, Anchor-like; `cnn`, FactorNet-like; both also `_no_accessibility`; EBERT's, see
-rivals_ebert.py; and `ebert_ensemble`, the mean of its seeds.
+rivals_ebert.py; `ebert_ensemble`, the mean of its seeds; and `ebert_and_boosting`, the mean of that and boosting.
 
 Data: EBERT_REAL_DATA, default ../shared/data. Every finished (design, turn, seed) is a line of WORK/runs.jsonl and a
 file of scores in WORK/scores, and is not repeated. Output: a table per setting, differences paired over 1,000 resamples
@@ -48,9 +48,11 @@ TURNS = ("K562@chr22", "K562@chr20", "GM12878@chr22", "GM12878@chr20")
 RIVALS = (
     "boosting", "boosting_others_accessibility", "boosting_no_accessibility", "cnn", "cnn_no_accessibility",
 )  # fmt: skip
-# No run of its own: the mean log-odds of EBERT's seeds, as `ebert finetune --ensemble` would give.
-ENSEMBLE = "ebert_ensemble"
-DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS, ENSEMBLE)
+# No runs of their own: the mean log-odds of EBERT's seeds, as `ebert finetune --ensemble` would give, and of that and
+# boosting's, what the two know together.
+ENSEMBLE, TOGETHER = "ebert_ensemble", "ebert_and_boosting"
+MEANS = (ENSEMBLE, TOGETHER)
+DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS, *MEANS)
 KNOWN = (*DESIGNS, *ABLATIONS)
 # Key of the last line -> (design, the one it is compared with).
 COMPARISONS = {
@@ -59,6 +61,7 @@ COMPARISONS = {
     "vs_training_cells": ("ebert", "training_cells_on_test_chromosome"),
     "ensemble_vs_one": ("ebert_ensemble", "ebert"),
     "ensemble_vs_boosting": ("ebert_ensemble", "boosting"),
+    "together_vs_boosting": (TOGETHER, "boosting"),
     "pretrained_vs_scratch": ("ebert", "ebert_scratch"),
     "states_vs_none": ("ebert", "ebert_no_states"),
     "accessibility_vs_none": ("ebert", "ebert_no_accessibility"),
@@ -150,7 +153,7 @@ def run_all(options: argparse.Namespace, setting: str, turns: list[Turn]) -> lis
             print(f"{turn.name}: no TF has labels to train on and to test", file=sys.stderr)
             continue
         finished: dict[str, list[dict[str, Any]]] = {}
-        for design in (each for each in options.designs if each != ENSEMBLE):
+        for design in (each for each in options.designs if each not in MEANS):
             for seed in options.seeds if design not in SIMPLE else (0,):
                 told, make = job(options, task, design, seed)
                 key = {"design": design, "turn": turn.name, "seed": seed, "tfs": list(task.tfs), "told": told}
@@ -166,8 +169,8 @@ def run_all(options: argparse.Namespace, setting: str, turns: list[Turn]) -> lis
                 if record["auprc"]:
                     runs.append(_read(record, options.work / "scores"))
                     finished.setdefault(design, []).append(record)
-        if ENSEMBLE in options.designs and len(finished.get("ebert", [])) > 1:
-            runs.append(_ensemble(task, finished["ebert"], options.work / "scores"))
+        if len(finished.get("ebert", [])) > 1:
+            runs += _means(options.designs, task, finished, options.work / "scores")
         counts = {tf: label_counts(task, tf) for tf in task.tfs}
         print(f"{turn.name}: {json.dumps(counts)}", file=sys.stderr)
     return runs
@@ -179,21 +182,27 @@ def _read(record: dict[str, Any], folder: Path) -> Run:
     return Run(record["design"], record["turn"], record["seed"], record["auprc"], resampled)
 
 
-def _ensemble(task: Task, records: list[dict[str, Any]], folder: Path) -> Run:
-    """One run whose scores are the mean of several."""
-    scores: dict[str, list[Scores]] = {}
-    for record in records:
-        with np.load(folder / record["scores"]) as arrays:
-            for tf in record["auprc"]:
-                scores.setdefault(tf, []).append(arrays[f"scores/{tf}"].astype(np.float32))
-    found = {tf: replicates(task, tf, np.mean(each, axis=0)) for tf, each in scores.items()}
-    return Run(
-        ENSEMBLE,
-        task.turn.name,
-        0,
-        {tf: point for tf, (point, _) in found.items()},
-        {tf: values for tf, (_, values) in found.items()},
-    )
+def _means(designs: list[str], task: Task, finished: dict[str, list[dict[str, Any]]], folder: Path) -> list[Run]:
+    """The runs of `MEANS` that were asked for and can be had."""
+
+    def mean(records: list[dict[str, Any]]) -> dict[str, Scores]:
+        scores: dict[str, list[Scores]] = {}
+        for record in records:
+            with np.load(folder / record["scores"]) as arrays:
+                for tf in record["auprc"]:
+                    scores.setdefault(tf, []).append(arrays[f"scores/{tf}"].astype(np.float32))
+        return {tf: np.mean(each, axis=0) for tf, each in scores.items()}
+
+    made = {ENSEMBLE: mean(finished["ebert"])}
+    if "boosting" in finished:
+        theirs = mean(finished["boosting"])
+        made[TOGETHER] = {tf: (ours + theirs[tf]) / 2 for tf, ours in made[ENSEMBLE].items()}
+    runs = []
+    for name in (each for each in made if each in designs):
+        found = {tf: replicates(task, tf, values) for tf, values in made[name].items()}
+        points, resampled = ({tf: pair[place] for tf, pair in found.items()} for place in (0, 1))
+        runs.append(Run(name, task.turn.name, 0, points, resampled))
+    return runs
 
 
 def summary(runs: list[Run]) -> dict[str, Any]:
