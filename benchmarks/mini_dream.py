@@ -15,7 +15,8 @@ chromosome, the same for all.
 Designs: `prevalence`; `motif`, the best hit; `accessibility_x_state`, a table; `training_cells_on_test_chromosome`, the
 mean label of the training cells at the same place, a reference that reads labels of the tested chromosome, as no rival
 may; `boosting`, Anchor-like; `cnn`, FactorNet-like; both also `_no_accessibility`; EBERT's, see
-rivals_ebert.py; `ebert_ensemble`, the mean of its seeds; and `ebert_and_boosting`, the mean of that and boosting.
+rivals_ebert.py; `ebert_ensemble` and `ebert_trees_ensemble`, means of their seeds; and `ebert_and_boosting`, the mean
+of the first and boosting.
 
 Data: EBERT_REAL_DATA, default ../shared/data. Every finished (design, turn, seed) is a line of WORK/runs.jsonl and a
 file of scores in WORK/scores, and is not repeated. Output: a table per setting, differences paired over 1,000 resamples
@@ -50,8 +51,8 @@ RIVALS = (
 )  # fmt: skip
 # No runs of their own: the mean log-odds of EBERT's seeds, as `ebert finetune --ensemble` would give, and of that and
 # boosting's, what the two know together.
-ENSEMBLE, TOGETHER = "ebert_ensemble", "ebert_and_boosting"
-MEANS = (ENSEMBLE, TOGETHER)
+ENSEMBLE, TREES, TOGETHER = "ebert_ensemble", "ebert_trees_ensemble", "ebert_and_boosting"
+MEANS = (ENSEMBLE, TREES, TOGETHER)
 DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS, *MEANS)
 KNOWN = (*DESIGNS, *ABLATIONS)
 # Key of the last line -> (design, the one it is compared with).
@@ -61,6 +62,9 @@ COMPARISONS = {
     "vs_training_cells": ("ebert", "training_cells_on_test_chromosome"),
     "ensemble_vs_one": ("ebert_ensemble", "ebert"),
     "ensemble_vs_boosting": ("ebert_ensemble", "boosting"),
+    "trees_vs_boosting": ("ebert_trees", "boosting"),
+    "trees_vs_ebert": ("ebert_trees", "ebert"),
+    "trees_ensemble_vs_boosting": (TREES, "boosting"),
     "together_vs_boosting": (TOGETHER, "boosting"),
     "pretrained_vs_scratch": ("ebert", "ebert_scratch"),
     "states_vs_none": ("ebert", "ebert_no_states"),
@@ -169,8 +173,7 @@ def run_all(options: argparse.Namespace, setting: str, turns: list[Turn]) -> lis
                 if record["auprc"]:
                     runs.append(_read(record, options.work / "scores"))
                     finished.setdefault(design, []).append(record)
-        if len(finished.get("ebert", [])) > 1:
-            runs += _means(options.designs, task, finished, options.work / "scores")
+        runs += _means(options.designs, task, finished, options.work / "scores")
         counts = {tf: label_counts(task, tf) for tf in task.tfs}
         print(f"{turn.name}: {json.dumps(counts)}", file=sys.stderr)
     return runs
@@ -193,8 +196,12 @@ def _means(designs: list[str], task: Task, finished: dict[str, list[dict[str, An
                     scores.setdefault(tf, []).append(arrays[f"scores/{tf}"].astype(np.float32))
         return {tf: np.mean(each, axis=0) for tf, each in scores.items()}
 
-    made = {ENSEMBLE: mean(finished["ebert"])}
-    if "boosting" in finished:
+    made = {
+        name: mean(finished[design])
+        for name, design in ((ENSEMBLE, "ebert"), (TREES, "ebert_trees"))
+        if len(finished.get(design, [])) > 1
+    }
+    if "boosting" in finished and ENSEMBLE in made:
         theirs = mean(finished["boosting"])
         made[TOGETHER] = {tf: (ours + theirs[tf]) / 2 for tf, ours in made[ENSEMBLE].items()}
     runs = []

@@ -30,6 +30,7 @@ class Design(NamedTuple):
 MOTIFS = ("--motifs", "{motifs}")
 ALSO = ("--also", "all")
 FULL = (*MOTIFS, *ALSO)
+TREES = 150
 # What --motifs changes beside reading motifs, so that they alone may be left out.
 _LAYERS = tuple(
     f"--set={setting}"
@@ -41,6 +42,7 @@ _LAYERS = tuple(
 )  # fmt: skip
 DESIGNS = {
     "ebert": Design(finetune=FULL),
+    "ebert_trees": Design(finetune=(*FULL, "--set", f"trees={TREES}")),
     "ebert_others_accessibility": Design(finetune=(*FULL, "--set", "features.own_accessibility=false")),
     "ebert_no_accessibility": Design(finetune=(*FULL, "--no-accessibility")),
     "ebert_scratch": Design(pretrain=None, finetune=FULL),

@@ -29,6 +29,8 @@ Switch = Annotated[bool | None, BeforeValidator(lambda value: None if value == "
 """true, false, or auto, which is None."""
 
 
+# `model.trees.REACH` strides.
+_TREES_CONTEXT_BP: Final = 1_000
 COMMON_MOTIFS: Final = (
     "CTCF", "REST", "FOS::JUN", "GABPA", "ELF1", "MAX", "USF1", "MYC", "NRF1", "YY1", "SP1", "KLF4", "CREB1", "ATF4",
     "CEBPB", "MAFK", "NFE2L2", "BACH1", "NFYA", "NFIC", "RUNX1", "GATA1", "TEAD1", "SPI1", "IRF1", "RELA", "STAT1",
@@ -226,6 +228,9 @@ class FinetuneConfig(Config):
     head_share: float = Field(
         0.7, ge=0, le=1, description="share of the steps, the first, that train the head on the task features alone"
     )
+    trees: int = Field(
+        0, ge=0, description="boosted trees per TF on the task features, averaged with the network; takes scikit-learn"
+    )
     members: int = Field(
         1, ge=1, description="models of an ensemble, of seeds one after the other; their logits are averaged"
     )
@@ -242,6 +247,8 @@ class FinetuneConfig(Config):
                 f"fusion.encoder_bp = {self.fusion.encoder_bp} must be a multiple of {STATE_BIN_BP} that divides "
                 f"window_bp = {self.window_bp}, or 0"
             )
+        if self.trees and self.context_bp < _TREES_CONTEXT_BP:
+            raise ValueError(f"trees look {_TREES_CONTEXT_BP} bp around a bin, context_bp is {self.context_bp}")
         if self.bound_share + self.open_share > 1:
             raise ValueError("bound_share and open_share add up to more than 1")
         if self.context_bp % STATE_BIN_BP or 2 * self.context_bp + 2 * STATE_BIN_BP > self.window_bp:

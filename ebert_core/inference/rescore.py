@@ -27,7 +27,7 @@ from ebert_core.genome.intervals import Positions
 from ebert_core.inference.packed import packed
 from ebert_core.inference.windows import Floats
 from ebert_core.model.device import Device
-from ebert_core.model.fusion import BindingModel, StrideBlock
+from ebert_core.model.fusion import BindingModel
 from ebert_core.vocabulary import BASE_N, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN, reverse_complement
 
 # Crops and blocks begin at whole state bins.
@@ -201,7 +201,7 @@ class _Rescorer:
     def __init__(self, module: BindingModel, device: Device, *, both_strands: bool) -> None:
         self._module, self._device = module, device
         self._strands = (False, True) if both_strands else (False,)
-        self._reach = sum(block.dilation for block in module.head.blocks if isinstance(block, StrideBlock))
+        self._reach = module.head.reach
         # Bases so many strides away have a say in a stride's motif hits.
         self._margin = -(-(module.shape.motifs[1] // 2) // STRIDE_BP)
         self._listens = module.listens

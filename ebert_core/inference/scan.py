@@ -25,7 +25,7 @@ from torch import Tensor
 from ebert_core.data.windows import Batch
 from ebert_core.genome.intervals import Positions
 from ebert_core.model.device import Device
-from ebert_core.model.fusion import BindingModel, StrideBlock
+from ebert_core.model.fusion import BindingModel
 from ebert_core.vocabulary import BASE_N, BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP, reverse_complement
 
 # bp of a pass of the model. On a CPU the products run at their full rate from about here on, and no activation of the
@@ -86,7 +86,7 @@ def scan_geometries(module: BindingModel, trained: ScanGeometry) -> tuple[ScanGe
     block = module.shape.fusion.encoder_bp
     if not block or trained.window_bp <= block:
         return (trained,)
-    reach = sum(layer.dilation for layer in module.head.blocks if isinstance(layer, StrideBlock)) * STRIDE_BP
+    reach = module.head.reach * STRIDE_BP
     # The features of a window's first stride miss what lies before it. Shown to the encoder, all of its block knows.
     blocks = -(-max(trained.context_bp, reach) // block) + (module.head.early is not None)
     # One block more than the core and its context, for the last bins' further strides.

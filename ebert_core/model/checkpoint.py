@@ -146,6 +146,7 @@ def features_entry(shape: BindingShape, motifs: Sequence[str], tracks: dict[str,
         "motifs": list(motifs),
         "motif_width": shape.motifs[1],
         "num_tracks": shape.num_tracks,
+        "num_trees": shape.num_trees,
         "tracks": tracks,
     }
 
@@ -155,13 +156,15 @@ def _shape(folder: Path, manifest: dict[str, Any]) -> BindingShape:
     try:
         features = manifest["features"]
         width, num_tracks = int(features["motif_width"]), int(features["num_tracks"])
-        if width < 1 or num_tracks < 0:
-            raise ValueError(f"motif_width is {width}, num_tracks {num_tracks}")
+        num_trees = int(features["num_trees"])
+        if width < 1 or num_tracks < 0 or num_trees < 0:
+            raise ValueError(f"motif_width is {width}, num_tracks {num_tracks}, num_trees {num_trees}")
         return BindingShape(
             FusionConfig.model_validate(manifest["config"]["fusion"]),
             bool(features["composition"]),
             (len(features["motifs"]), width),
             num_tracks,
+            num_trees,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(

@@ -6,7 +6,7 @@ Legend: B windows, W window_bp, L tokens, D width, n strides of a window, F trac
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ebert_core.config import FusionConfig
 from ebert_core.model.encoder import Encoder, initialise_linear
 from ebert_core.model.stride_features import Composition, MotifScan, base_indicators
+from ebert_core.model.trees import REACH, Trees, bin_numbers
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
 _INITIAL_LOGIT: Final = -2.5
@@ -32,12 +33,14 @@ class BindingShape:
         composition: whether it reads the strides' composition.
         motifs: (number, width of the widest) of the motifs it reads; (0, 1) for none.
         num_tracks: F, channels of the task features that are handed in; 0 for none.
+        num_trees: boosted trees of a TF, whose log-odds are averaged with the network's; 0 for none.
     """
 
     fusion: FusionConfig = field(default_factory=FusionConfig)
     composition: bool = False
     motifs: tuple[int, int] = (0, 1)
     num_tracks: int = 0
+    num_trees: int = 0
 
     @property
     def num_features(self) -> int:
@@ -126,6 +129,11 @@ class BindingModel(nn.Module):
         )
         return tokens.reshape(batch, -1, tokens.shape[-1])
 
+    def grow(self, trees: Trees) -> None:
+        """Add trees that were fitted to this model's task features."""
+        self.head.trees = trees
+        self.shape = replace(self.shape, num_trees=trees.value.shape[1])
+
     @property
     def listens(self) -> bool:
         """Whether the head listens to the encoder at all; before its first step with the encoder it does not."""
@@ -182,9 +190,17 @@ class BindingHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, num_tfs)
         self.place = nn.Parameter(torch.zeros(STRIDES_PER_BIN))
+        self.num_states = num_states
+        self.trees = Trees(num_tfs, shape.num_trees) if shape.num_trees else None
         initialise_linear(self.out)
         # Few bins are bound; a head that begins by saying so does not spend its first steps on it.
         nn.init.constant_(self.out.bias, _INITIAL_LOGIT - math.log(STRIDES_PER_BIN))
+
+    @property
+    def reach(self) -> int:
+        """Strides to either side of a bin that have a say in it, the encoder left out."""
+        layers = sum(block.dilation for block in self.blocks if isinstance(block, StrideBlock))
+        return layers if self.trees is None else max(layers, REACH)
 
     def forward(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
         """Logits of the bins at strides 0 .. n - 4.
@@ -197,6 +213,7 @@ class BindingHead(nn.Module):
         Returns:
             float32 (B, n - 3, T).
         """
+        known = features
         if self.training and self.feature_dropout:
             shown = torch.rand(features.shape[0], 1, features.shape[2], device=features.device) >= self.feature_dropout
             features = features * shown
@@ -211,7 +228,10 @@ class BindingHead(nn.Module):
         x = torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
         x = x + self.mix(F.gelu(x))
         logits = self.out(self.norm(self.blocks(x))).float()
-        return (logits.unfold(1, STRIDES_PER_BIN, 1) + self.place).logsumexp(dim=-1)
+        found = (logits.unfold(1, STRIDES_PER_BIN, 1) + self.place).logsumexp(dim=-1)
+        if self.trees is None:
+            return found
+        return (found + self.trees(bin_numbers(known, states, self.num_states))) / 2
 
 
 def num_bins(window_bp: int) -> int:

@@ -28,6 +28,7 @@ from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
 from ebert_core.training.binding_validation import BindingValidation
 from ebert_core.training.binding_windows import BindingWindows, LabelledBatch, background_bases
+from ebert_core.training.boosting import fit_trees, require_boosting
 from ebert_core.training.distributed import ALONE, Ranks
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.training.loop import LoopConfig, Surroundings
@@ -166,6 +167,8 @@ def finetune(
         EbertError: an output in the way, nothing to train on, too little memory, or a loss that is not finite.
         KeyboardInterrupt: stopped and saved; `Requeue` is one.
     """
+    if config.trees:
+        require_boosting()  # before the hours, not after
     trunk, origin = start(config.seed)
     torch.manual_seed(config.seed)
     tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells, states=config.use_states)
@@ -185,12 +188,15 @@ def finetune(
                 f"the best weights are those of step {state.best_step:,}, before the encoder joined: "
                 "the model reads the task features alone"
             )
+        if config.trees:
+            around.reporter.log(f"fitting {config.trees} trees for each of {len(data.tfs)} TF(s)")
+            module.grow(fit_trees(data, config, module, around.device, tracks))
         calibrations, measures = objective.calibrate()
         return {
             "tfs": list(data.tfs),
             "config": config.model_dump(),
             "encoder": trunk.config.model_dump(),
-            "features": features_entry(shape, [motif.label for motif in motifs], tracks.to_json()),
+            "features": features_entry(module.shape, [motif.label for motif in motifs], tracks.to_json()),
             "vocabulary": vocabulary_entry(trunk.config, data.dataset.require_state_model()),
             "data": data.describe(tracks.state_cells),
             "started_from": origin,

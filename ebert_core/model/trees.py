@@ -1,0 +1,100 @@
+"""Boosted trees on the task features: a second opinion beside the network's, of another kind.
+
+A tree asks three questions, each whether one number is above a threshold, and has a leaf for each of the eight answers.
+
+Legend: B windows, n strides of a window, F channels of task features, K states, P numbers of a bin, T TFs, M trees of a
+TF, N bins.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
+
+DEPTH: Final = 3
+NODES: Final = 2**DEPTH - 1
+LEAVES: Final = 2**DEPTH
+# Strides to either side of a bin over which its surroundings are taken: the best within 200 bp, the mean within 1 kb.
+_NEAR: Final = 4
+_AROUND: Final = 20
+REACH: Final = _AROUND
+"""Strides to either side of a bin that its numbers are of."""
+_AT_ONCE: Final = 4_096
+
+
+def num_numbers(num_features: int, num_states: int) -> int:
+    """P."""
+    return 3 * (num_features + num_states)
+
+
+def bin_numbers(features: Tensor, states: Tensor, num_states: int) -> Tensor:
+    """What a tree may ask about the bins at strides 0 .. n - 4, the same on both strands.
+
+    Of every channel of the task features, and of whether a stride is in a state: the largest value in the bin, the
+    largest within 200 bp, the mean within 1 kb. Beyond a window's ends there is nothing.
+
+    Args:
+        features: (B, n, F).
+        states: state codes (B, n / 4), 0 unknown.
+
+    Returns:
+        float32 (B, n - 3, P).
+    """
+    codes = states.long().repeat_interleave(STATE_BIN_BP // STRIDE_BP, dim=1)
+    shown = F.one_hot(codes, num_states + 1)[..., 1:].float()
+    channels = torch.cat([features.float(), shown], dim=-1).transpose(1, 2)
+    here = F.max_pool1d(channels, STRIDES_PER_BIN, 1)
+    near = F.max_pool1d(F.pad(channels, (_NEAR, _NEAR)), STRIDES_PER_BIN + 2 * _NEAR, 1)
+    around = F.avg_pool1d(F.pad(channels, (_AROUND, _AROUND)), STRIDES_PER_BIN + 2 * _AROUND, 1)
+    return torch.cat([here, near, around], dim=1).transpose(1, 2)
+
+
+class Trees(nn.Module):
+    """M trees per TF; their sum is a log-odds.
+
+    Args:
+        num_tfs, num_trees: T, M.
+
+    Attributes:
+        asked: which number each question is about, int32 (T, M, 7); question 0 first, then 1 or 2, then 3 .. 6.
+        threshold: float32 (T, M, 7).
+        value: of the leaves, float32 (T, M, 8).
+        base: float32 (T,).
+    """
+
+    asked: Tensor
+    threshold: Tensor
+    value: Tensor
+    base: Tensor
+
+    def __init__(self, num_tfs: int, num_trees: int) -> None:
+        super().__init__()
+        self.register_buffer("asked", torch.zeros(num_tfs, num_trees, NODES, dtype=torch.int32))
+        self.register_buffer("threshold", torch.full((num_tfs, num_trees, NODES), torch.inf))
+        self.register_buffer("value", torch.zeros(num_tfs, num_trees, LEAVES))
+        self.register_buffer("base", torch.zeros(num_tfs))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """(B, bins, P) -> log-odds, float32 (B, bins, T)."""
+        flat = numbers.flatten(0, 1)
+        found = torch.cat([self._score(part) for part in flat.split(_AT_ONCE)])
+        return found.unflatten(0, numbers.shape[:2])
+
+    def _score(self, numbers: Tensor) -> Tensor:
+        """(N, P) -> (N, T)."""
+        by_tf = []
+        for asked, threshold, value, base in zip(self.asked, self.threshold, self.value, self.base, strict=True):
+            above = (numbers[:, asked.flatten().long()] > threshold.flatten()).unflatten(1, asked.shape).long()
+            place = above[..., 0]
+            for level in range(1, DEPTH):
+                first = 2**level - 1
+                answer = above[..., first : first + 2**level].gather(-1, place[..., None])[..., 0]
+                place = 2 * place + answer
+            leaves = value.expand(len(numbers), -1, -1).gather(-1, place[..., None])[..., 0]
+            by_tf.append(leaves.sum(dim=-1) + base)
+        return torch.stack(by_tf, dim=-1)

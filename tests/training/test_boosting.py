@@ -1,0 +1,82 @@
+"""Fine-tuning with boosted trees: what is learned from, what is kept, and that a scan answers as the model does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from ebert_core.config import FinetuneConfig
+from ebert_core.errors import EbertError
+from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND
+from ebert_core.genome.regions import Region
+from ebert_core.inference.models import load_model
+from ebert_core.inference.predictor import CellStates, Request
+from ebert_core.training import boosting
+from tests.training.tuned import CONFIG, Trained, manifest_of
+
+WITH_TREES = CONFIG.model_copy(update={"trees": 12, "window_bp": 3_200, "context_bp": 1_000})
+
+
+@pytest.fixture
+def small_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(boosting._SETTINGS, "min_samples_leaf", 5)
+    monkeypatch.setattr(boosting, "UNBOUND_BINS", 400)
+
+
+@pytest.mark.usefixtures("small_leaves")
+def test_a_model_with_trees_answers_with_both(
+    trained: Trained, predict_whole: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    folder = trained("m", WITH_TREES)
+    assert manifest_of(folder)["features"]["num_trees"] == 12
+    loaded = load_model(folder, trained.dataset, trained.device)
+    trees = loaded.module.head.trees
+    assert trees is not None
+    assert trees.value.shape == (1, 12, 8), "of the TF that is kept"
+    assert (trees.value != 0).any()
+    cell = CellStates("HepG2", trained.dataset.flat_states("HepG2"), "dataset")
+    request = Request(("MAX",), cell, (Region("chr2", 20_000, 41_337),))
+    both = predict_whole(trained.dataset, loaded, request, trained.device)["chr2"]
+    loaded.module.head.trees = None
+    alone = predict_whole(trained.dataset, loaded, request, trained.device)["chr2"]
+    known = np.isfinite(both)
+    assert known.any()
+    assert not np.allclose(both[known], alone[known], atol=1e-3)
+    # The network is that of a run without trees.
+    network = load_model(trained("n", WITH_TREES.model_copy(update={"trees": 0})), trained.dataset, trained.device)
+    for name, tensor in network.module.state_dict().items():
+        assert torch.equal(tensor, loaded.module.state_dict()[name]), name
+
+
+def test_bins_are_drawn_with_the_weight_of_those_they_stand_for() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice([UNBOUND, AMBIGUOUS, BOUND], (4_000, 2), p=[0.9, 0.05, 0.05]).astype(np.uint8)
+    bindable = rng.random(4_000) < 0.1
+    region = Region("chr1", 10_000, 150_000)
+    weights = boosting._drawn(labels, bindable, region, 100, rng)
+    inside = (np.arange(4_000) >= 200) & (np.arange(4_000) <= 2_996)
+    bound = (labels == BOUND).any(axis=1)
+    assert (weights[~inside] == 0).all()
+    assert (weights[inside & bound] == 1).all()
+    for stratum in (bindable, ~bindable):
+        unbound = inside & ~bound & (labels == UNBOUND).any(axis=1) & stratum
+        assert (weights[unbound] > 0).sum() == 100
+        assert weights[unbound].sum() == pytest.approx(unbound.sum())
+
+
+def test_trees_need_room_around_a_bin() -> None:
+    with pytest.raises(ValidationError, match="trees look 1000 bp around a bin, context_bp is 200"):
+        FinetuneConfig(trees=5)
+
+
+def test_without_scikit_learn_there_is_one_error(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    with pytest.raises(EbertError, match="scikit-learn is not installed") as caught:
+        trained("m", WITH_TREES)
+    assert "ebert[trees]" in caught.value.hint
+    assert not (trained.folder / "m.partial").exists()
