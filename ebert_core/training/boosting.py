@@ -28,8 +28,10 @@ from ebert_core.model.trees import DEPTH, LEAVES, NODES, Trees, bin_numbers
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
-# Unbound bins drawn per stratum, over all cell types and chromosomes.
+# Over all cell types and chromosomes: unbound bins drawn per stratum, and bound bins at most. The numbers of that many
+# bins take some 300 MB.
 UNBOUND_BINS: Final = 60_000
+BOUND_BINS: Final = 180_000
 _NEAR_OPEN: Final = 8  # strides from a bin's beginning
 # Of a track that is above 0 nearly everywhere, this share of strides counts as open: about what DNase peaks cover.
 _OPEN_SHARE: Final = 0.02
@@ -68,7 +70,7 @@ def fit_trees(
     rng = np.random.default_rng([config.seed, _STREAM])
     source = _Source(data, config, module, device, TrackReader(data.dataset, tracks) if tracks.channels else None)
     places = list(itertools.product(data.cells, data.train))
-    found = [source.rows(cell, region, -(-UNBOUND_BINS // len(places)), rng) for cell, region in places]
+    found = [source.rows(cell, region, len(places), rng) for cell, region in places]
     rows = Rows(*(np.concatenate(parts) for parts in zip(*(each for each in found if each is not None), strict=True)))
     trees = Trees(len(data.tfs), config.trees)
     for place in range(len(data.tfs)):
@@ -98,11 +100,11 @@ class _Source:
     device: Device
     reader: TrackReader | None
 
-    def rows(self, cell: str, region: Region, drawn: int, rng: np.random.Generator) -> Rows | None:
-        """Bins of a cell type and region, `drawn` unbound ones per stratum; None where there are none."""
+    def rows(self, cell: str, region: Region, places: int, rng: np.random.Generator) -> Rows | None:
+        """Bins of a cell type and region, one of so many places; None where there are none."""
         dataset, chrom = self.data.dataset, region.chrom
         labels = np.stack([self._labels(tf, cell, chrom) for tf in self.data.tfs], axis=1)
-        weights = _drawn(labels, self._bindable(cell, chrom, len(labels)), region, drawn, rng)
+        weights = _drawn(labels, self._bindable(cell, chrom, len(labels)), region, places, rng)
         if not weights.any():
             return None
         offset = dataset.assembly.offset(chrom)
@@ -152,17 +154,21 @@ class _Source:
 
 
 def _drawn(
-    labels: NDArray[np.uint8], bindable: NDArray[np.bool_], region: Region, drawn: int, rng: np.random.Generator
+    labels: NDArray[np.uint8], bindable: NDArray[np.bool_], region: Region, places: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """How many bins each bin stands for, (N,); 0 for those that are not learned from."""
     starts = np.arange(len(labels)) * STRIDE_BP
     inside = (starts >= region.start) & (starts + BIN_BP <= region.end)
     bound = inside & (labels == BOUND).any(axis=1)
     unbound = inside & ~bound & (labels == UNBOUND).any(axis=1)
-    weights = bound.astype(np.float64)
-    for stratum in (unbound & bindable, unbound & ~bindable):
+    weights = np.zeros(len(labels))
+    for stratum, most in (
+        (bound, BOUND_BINS),
+        (unbound & bindable, UNBOUND_BINS),
+        (unbound & ~bindable, UNBOUND_BINS),
+    ):
         bins = np.flatnonzero(stratum)
-        chosen = rng.choice(bins, min(drawn, len(bins)), replace=False)
+        chosen = rng.choice(bins, min(-(-most // places), len(bins)), replace=False)
         weights[chosen] = len(bins) / max(len(chosen), 1)
     return weights
 

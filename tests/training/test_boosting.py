@@ -53,12 +53,13 @@ def test_a_model_with_trees_answers_with_both(
         assert torch.equal(tensor, loaded.module.state_dict()[name]), name
 
 
-def test_bins_are_drawn_with_the_weight_of_those_they_stand_for() -> None:
+def test_bins_are_drawn_with_the_weight_of_those_they_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boosting, "UNBOUND_BINS", 300)
     rng = np.random.default_rng(0)
     labels = rng.choice([UNBOUND, AMBIGUOUS, BOUND], (4_000, 2), p=[0.9, 0.05, 0.05]).astype(np.uint8)
     bindable = rng.random(4_000) < 0.1
     region = Region("chr1", 10_000, 150_000)
-    weights = boosting._drawn(labels, bindable, region, 100, rng)
+    weights = boosting._drawn(labels, bindable, region, 3, rng)
     inside = (np.arange(4_000) >= 200) & (np.arange(4_000) <= 2_996)
     bound = (labels == BOUND).any(axis=1)
     assert (weights[~inside] == 0).all()
@@ -67,6 +68,10 @@ def test_bins_are_drawn_with_the_weight_of_those_they_stand_for() -> None:
         unbound = inside & ~bound & (labels == UNBOUND).any(axis=1) & stratum
         assert (weights[unbound] > 0).sum() == 100
         assert weights[unbound].sum() == pytest.approx(unbound.sum())
+    monkeypatch.setattr(boosting, "BOUND_BINS", 60)
+    weights = boosting._drawn(labels, bindable, region, 3, rng)
+    assert (weights[inside & bound] > 0).sum() == 20
+    assert weights[inside & bound].sum() == pytest.approx((inside & bound).sum())
 
 
 def test_trees_need_room_around_a_bin() -> None:
