@@ -17,6 +17,7 @@ from ebert_core.model.device import Device, choose_device
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
+from ebert_core.model.trees import REACH, Trees, num_numbers
 from tests.inference.plain import plain_rescore
 
 TRACKS = 3
@@ -98,6 +99,20 @@ def test_the_logits_are_those_of_whole_windows(name: str, both: bool, device: De
     rng = np.random.default_rng(1)
     windows = windows_of(rng, 3, window_bp, tracks=True)
     agree(make(layers, encoder_bp, early=early), device, changes_of(rng, windows, 40), both=both)
+
+
+@pytest.mark.parametrize("layers", [0, 5], ids=["trees reach further", "layers reach further"])
+def test_trees_are_asked_about_what_a_change_reaches(layers: int, device: Device) -> None:
+    module, rng = make(layers, 400), np.random.default_rng(4)
+    numbers = num_numbers(module.shape.num_features, 18)
+    trees = Trees(3, 30)
+    trees.asked[:] = torch.from_numpy(rng.integers(0, numbers, trees.asked.shape))
+    trees.threshold[:] = torch.from_numpy(rng.normal(0.1, 0.3, trees.threshold.shape))
+    trees.value[:] = torch.from_numpy(rng.normal(size=trees.value.shape))
+    module.grow(trees)
+    assert (module.head.reach, module.shape.num_trees) == (max(REACH, 31 * (layers == 5)), 30)
+    windows = windows_of(rng, 3, 8_000, tracks=True)
+    agree(module, device, changes_of(rng, windows, 40))
 
 
 @settings(max_examples=10, deadline=None)
