@@ -21,9 +21,26 @@ from ebert_core.vocabulary import STRIDE_BP
 
 BIGWIG_SUFFIXES: Final = (".bw", ".bigwig", ".bigWig")
 BAM_SUFFIX: Final = ".bam"
+_OPEN_SHARE: Final = 0.02  # about what DNase peaks cover
+_SAMPLED: Final = 7
 _WINDOW_BP: Final = 10_000_000
 # Mitochondrial DNA holds no chromatin, and up to half of an ATAC library's reads: it does not count towards the depth.
 _MITOCHONDRIA: Final = ("chrM", "M", "chrMT", "MT")
+
+
+def is_open(track: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Which strides of a track count as open.
+
+    Args:
+        track: ln(1 + signal), shape (S,).
+
+    Returns:
+        bool (S,): those above 0, as in peaks; of a track that is above 0 nearly everywhere the strongest 2 %.
+    """
+    sample = track[::_SAMPLED]
+    lowest = 0.0 if np.mean(sample > 0) < 0.5 else float(np.quantile(sample, 1 - _OPEN_SHARE))
+    found: NDArray[np.bool_] = track > lowest
+    return found
 
 
 def read_accessibility(path: Path, assembly: Assembly) -> tuple[NDArray[np.float16], list[str]]:

@@ -27,11 +27,6 @@ REACH: Final = _AROUND
 _AT_ONCE: Final = 4_096
 
 
-def num_numbers(num_features: int, num_states: int) -> int:
-    """P."""
-    return 3 * (num_features + num_states)
-
-
 def bin_numbers(features: Tensor, states: Tensor, num_states: int) -> Tensor:
     """What a tree may ask about the bins at strides 0 .. n - 4, the same on both strands.
 

@@ -19,15 +19,13 @@ from ebert_core.config import FinetuneConfig
 from ebert_core.data.dataset import Dataset
 from ebert_core.data.task_features import ALL_HIDDEN, OWN_HIDDEN, SHOWN, TrackReader, TrackSpec
 from ebert_core.data.windows import Batch, WindowReader, eligible_starts, step_generator
+from ebert_core.epigenome.accessibility import is_open
 from ebert_core.errors import EbertError
 from ebert_core.genome.intervals import Positions
 from ebert_core.genome.labels import BOUND, UNBOUND, unpack_labels
 from ebert_core.training.finetune_data import FinetuneData, strides_of
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP
 
-# Of a track that is above 0 nearly everywhere, this share of strides counts as open: about what DNase peaks cover.
-_OPEN_SHARE: Final = 0.02
-_SAMPLED: Final = 7
 # 20 Mb: four strides have hits as rare as the rarest that are told apart.
 _BACKGROUND_WINDOWS: Final = 5_000
 _BACKGROUND_WINDOWS_BP: Final = (4_000, 1_000, 200)  # the longest that fits
@@ -239,9 +237,7 @@ class BindingWindows:
         if self._tracks is None or not self._tracks.has_accessibility(cell):
             return np.empty(0, dtype=np.int64)
         track = dataset.flat_accessibility(cell)
-        sample = track[::_SAMPLED]
-        lowest = 0.0 if np.mean(sample > 0) < 0.5 else float(np.quantile(sample, 1 - _OPEN_SHARE))
-        found = np.flatnonzero(track > lowest)
+        found = np.flatnonzero(is_open(track))
         # Those that some eligible window begins shortly before.
         at = np.searchsorted(self._starts, found * STRIDE_BP)
         before = self._starts[np.maximum(at - 1, 0)]

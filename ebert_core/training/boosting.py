@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.task_features import TrackReader, TrackSpec
 from ebert_core.data.windows import Batch
+from ebert_core.epigenome.accessibility import is_open
 from ebert_core.errors import EbertError
 from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region
@@ -33,8 +34,6 @@ from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_B
 UNBOUND_BINS: Final = 60_000
 BOUND_BINS: Final = 180_000
 _NEAR_OPEN: Final = 8  # strides from a bin's beginning
-# Of a track that is above 0 nearly everywhere, this share of strides counts as open: about what DNase peaks cover.
-_OPEN_SHARE: Final = 0.02
 _STREAM: Final = 5
 _WINDOWS: Final = 8
 # Small trees that see few numbers at a question carried over from one cell type to another as well as large ones
@@ -63,6 +62,16 @@ def fit_trees(
 ) -> Trees:
     """`config.trees` trees for each of the model's TFs, from the training cell types and regions.
 
+    Args:
+        data: what was chosen.
+        config: of the run; of it `trees`, `seed`, `use_states` and the lengths of windows.
+        module: trained; its task features are what the trees are asked about. It is not changed.
+        device: to compute those on.
+        tracks: the task features of tracks that the model reads.
+
+    Returns:
+        Trees of the TFs in their order, on the device.
+
     Raises:
         EbertError: scikit-learn is not installed.
     """
@@ -75,18 +84,23 @@ def fit_trees(
     trees = Trees(len(data.tfs), config.trees)
     for place in range(len(data.tfs)):
         known = np.isin(rows.labels[:, place], (BOUND, UNBOUND))
+        bound = rows.labels[known, place] == BOUND
         model = boosting(max_iter=config.trees, random_state=int(rng.integers(2**31)), **_SETTINGS)
-        model.fit(rows.numbers[known], rows.labels[known, place] == BOUND, sample_weight=rows.weights[known])
-        take(trees, place, model)
+        if bound.any() and not bound.all():  # else there is nothing to tell apart: the trees stay silent
+            model.fit(rows.numbers[known], bound, sample_weight=rows.weights[known])
+            take(trees, place, model)
     return trees.to(device.device)
 
 
 def require_boosting() -> Any:
-    """scikit-learn's classifier."""
+    """scikit-learn's classifier, on as many threads as PyTorch has."""
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
+        from threadpoolctl import threadpool_limits
     except ImportError:
         raise EbertError("scikit-learn is not installed", "pip install 'ebert[trees]', or leave out trees") from None
+    # Its OpenMP is another than PyTorch's, and knows nothing of --threads.
+    threadpool_limits(torch.get_num_threads(), user_api="openmp")
     return HistGradientBoostingClassifier
 
 
@@ -139,9 +153,8 @@ class _Source:
         """Which strides are near open ones; where nothing says so, which are in another state than most."""
         dataset, found = self.data.dataset, np.zeros(num_strides, dtype=bool)
         if self.reader is not None and self.reader.has_accessibility(cell):
-            track = np.asarray(dataset.accessibility(cell, chrom), dtype=np.float32)
-            lowest = 0.0 if np.mean(track > 0) < 0.5 else float(np.quantile(track, 1 - _OPEN_SHARE))
-            found[: len(track)] = track > lowest
+            opened = is_open(dataset.accessibility(cell, chrom))
+            found[: len(opened)] = opened
         elif (states := self._states(cell, chrom)) is not None:
             by_stride = np.repeat(states, STRIDES_PER_BIN)[:num_strides]
             found[: len(by_stride)] = by_stride != np.bincount(by_stride).argmax()

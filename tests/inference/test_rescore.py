@@ -17,7 +17,7 @@ from ebert_core.model.device import Device, choose_device
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
-from ebert_core.model.trees import REACH, Trees, num_numbers
+from ebert_core.model.trees import REACH, Trees
 from tests.inference.plain import plain_rescore
 
 TRACKS = 3
@@ -104,7 +104,7 @@ def test_the_logits_are_those_of_whole_windows(name: str, both: bool, device: De
 @pytest.mark.parametrize("layers", [0, 5], ids=["trees reach further", "layers reach further"])
 def test_trees_are_asked_about_what_a_change_reaches(layers: int, device: Device) -> None:
     module, rng = make(layers, 400), np.random.default_rng(4)
-    numbers = num_numbers(module.shape.num_features, 18)
+    numbers = 3 * (module.shape.num_features + 18)
     trees = Trees(3, 30)
     trees.asked[:] = torch.from_numpy(rng.integers(0, numbers, trees.asked.shape))
     trees.threshold[:] = torch.from_numpy(rng.normal(0.1, 0.3, trees.threshold.shape))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from ebert_core.model.trees import REACH, Trees, bin_numbers, num_numbers
+from ebert_core.model.trees import REACH, Trees, bin_numbers
 from ebert_core.training.boosting import _rounded_down, take
 
 
@@ -41,7 +41,7 @@ def test_what_is_asked_about_a_bin() -> None:
     features = torch.from_numpy(rng.normal(size=(2, 60, 3)).astype(np.float32)) + 2
     states = torch.from_numpy(rng.integers(0, 3, (2, 15)))
     found = bin_numbers(features, states, 2)
-    assert found.shape == (2, 57, num_numbers(3, 2))
+    assert found.shape == (2, 57, 3 * (3 + 2))
     by_stride = states.repeat_interleave(4, dim=1)
     shown = torch.stack([by_stride == 1, by_stride == 2], dim=-1).float()
     channels = torch.cat([features, shown], dim=-1).numpy()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ebert_core.config import FinetuneConfig
 from ebert_core.errors import EbertError
@@ -16,7 +18,9 @@ from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND
 from ebert_core.genome.regions import Region
 from ebert_core.inference.models import load_model
 from ebert_core.inference.predictor import CellStates, Request
-from ebert_core.training import boosting
+from ebert_core.model.checkpoint import load_weights
+from ebert_core.model.trees import Trees
+from ebert_core.training import boosting, finetune
 from tests.training.tuned import CONFIG, Trained, manifest_of
 
 WITH_TREES = CONFIG.model_copy(update={"trees": 12, "window_bp": 3_200, "context_bp": 1_000})
@@ -72,6 +76,50 @@ def test_bins_are_drawn_with_the_weight_of_those_they_stand_for(monkeypatch: pyt
     weights = boosting._drawn(labels, bindable, region, 3, rng)
     assert (weights[inside & bound] > 0).sum() == 20
     assert weights[inside & bound].sum() == pytest.approx((inside & bound).sum())
+
+
+@pytest.mark.usefixtures("small_leaves")
+def test_a_run_that_is_stopped_while_trees_are_fitted_goes_on(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = load_weights(trained("unbroken", WITH_TREES) / "weights.safetensors")
+    fit = finetune.fit_trees
+
+    def stopped(*arguments: Any) -> Trees:
+        fit(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "fit_trees", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained("m", WITH_TREES)
+    assert (trained.folder / "m.partial").is_dir()
+    monkeypatch.setattr(finetune, "fit_trees", fit)
+    resumed = load_weights(trained("m", WITH_TREES, resume=True) / "weights.safetensors")
+    assert resumed.keys() == unbroken.keys()
+    assert all(torch.equal(tensor, unbroken[name]) for name, tensor in resumed.items())
+
+
+@pytest.mark.usefixtures("small_leaves")
+def test_a_tf_with_nothing_to_tell_apart_has_silent_trees(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = boosting._drawn
+
+    def bound_only(labels: np.ndarray, *rest: Any) -> np.ndarray:
+        return np.where((labels == BOUND).any(axis=1), drawn(labels, *rest), 0.0)
+
+    monkeypatch.setattr(boosting, "_drawn", bound_only)
+    weights = load_weights(trained("m", WITH_TREES) / "weights.safetensors")
+    assert (weights["head.trees.value"] == 0).all()
+
+
+def test_scikit_learn_keeps_to_the_threads_of_the_run() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        boosting.require_boosting()
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"} == {1}
+    finally:
+        torch.set_num_threads(before)
+        threadpool_limits(before, user_api="openmp")
 
 
 def test_trees_need_room_around_a_bin() -> None:
