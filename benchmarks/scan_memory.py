@@ -47,7 +47,8 @@ def child(folder: Path) -> None:
     from ebert_core.inference.output_files import OutputSet, OutputSettings
     from ebert_core.inference.pieces import make_plan, piece_bins
     from ebert_core.inference.predictor import CellStates, Request
-    from ebert_core.inference.runs import Scan, Target, describe, run_files, scan_identity
+    from ebert_core.inference.runs import Scan, describe, run_files, scan_identity
+    from ebert_core.inference.targets import Target
     from ebert_core.model.device import choose_device, keep_freed_memory
 
     keep_freed_memory()

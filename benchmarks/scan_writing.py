@@ -15,7 +15,8 @@ from ebert_core.inference.calls import CallRule
 from ebert_core.inference.output_files import OutputSet, OutputSettings
 from ebert_core.inference.pieces import Piece, Scored, make_plan, piece_bins
 from ebert_core.inference.predictor import Request
-from ebert_core.inference.runs import Scan, Target, describe, run_files, scan_identity
+from ebert_core.inference.runs import Scan, describe, run_files, scan_identity
+from ebert_core.inference.targets import Target
 from ebert_core.reporting import Advance
 
 

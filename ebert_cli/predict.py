@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,11 @@ from ebert_cli import options
 from ebert_cli.console import ConsoleReporter, guarded, split_names, stderr
 
 if TYPE_CHECKING:
-    from ebert_core.inference.outputs import Written
+    from ebert_core.data.dataset import Dataset
+    from ebert_core.inference.outputs import Job, Written
+    from ebert_core.inference.runs import Scan
+    from ebert_core.inference.targets import Target
+    from ebert_core.reporting import Reporter
 
 NAME = "predict"
 
@@ -94,7 +99,7 @@ def run(
     Several devices share the work: --devices, or torchrun --nproc-per-node N -m ebert_cli predict.
     """
     from ebert_core.data.dataset import Dataset
-    from ebert_core.errors import EbertError, InputError
+    from ebert_core.errors import EbertError
     from ebert_core.genome.regions import whole
     from ebert_core.inference.calls import CallRule
     from ebert_core.inference.output_files import OutputSet, OutputSettings, parse_formats
@@ -133,11 +138,9 @@ def run(
             "a submission holds every bin of the benchmark, --chrom and --regions ask for some",
             "leave them out, or leave dream out of --format",
         )
-    several = (devices or options.count_of("WORLD_SIZE")) > 1
-    for_one = {"--output -": to_stdout, "--shard": shard, "--regions -": str(regions) in ("-", "/dev/stdin")}
-    if several and (wrong := [name for name, value in for_one.items() if value]):
-        asked = f"--devices {devices}" if devices else f"WORLD_SIZE={options.count_of('WORLD_SIZE')}"
-        raise EbertError(f"{wrong[0]} is for one process, {asked} for several", "leave one of them out")
+    _refuse_for_several(
+        devices, {"--output -": to_stdout, "--shard": shard, "--regions -": str(regions) in ("-", "/dev/stdin")}
+    )
     options.start_ranks(devices)
     with options.ranks_meet() as ranks:
         opened = Dataset.open(dataset)
@@ -151,18 +154,17 @@ def run(
                 reporter.warn(note)
         place = options.use_device(device, precision, threads)
 
-        from ebert_core.inference import merge, models, pieces, predictor, runs, scorer, streams
-        from ebert_core.inference.outputs import submission_note
+        from ebert_core.inference import models, pieces, predictor, runs, scorer, streams, targets
 
-        part = None if shard is None else runs.Shard.parse(shard)
+        part = None if shard is None else targets.Shard.parse(shard)
         if ranks is not None:
-            part = runs.Shard(ranks.rank + 1, ranks.size)
+            part = targets.Shard(ranks.rank + 1, ranks.size)
         loaded = models.load_model(model or models.find_model(Path("models"), tfs), opened, place)
         tfs = list(dict.fromkeys(loaded.tfs[loaded.index(name)] for name in tfs))
         calls = [loaded.thresholds(name).choose(rule, name) for name in tfs]
         source = options.show_cell(loaded, opened, cell, files, place, reporter)
         names = OutputSet.named(Path(output), tfs, source.name, settings.formats)
-        target = runs.Target(names, part, overwrite, resume, ranks is not None)
+        target = targets.Target(names, part, overwrite, resume, ranks is not None)
         if not to_stdout:
             target.refuse_existing()
         if ranks is not None and ranks.is_first and overwrite and not resume:
@@ -178,27 +180,58 @@ def run(
         return
     scan = runs.Scan(plan, values, runs.scan_identity(opened, loaded, request, plan, place))
     job = runs.describe(opened, loaded, request, plan, settings, calls)
-    if "narrowpeak" in settings.formats and shard is None:
-        for name, call in zip(tfs, calls, strict=True):
-            reporter.log(f"{name}: sites are called at probability >= {call.threshold:.3g} ({call.describe()})")
-    benchmark = opened.benchmark_bins() if "dream" in settings.formats and shard is None else None
-    if benchmark and (partial := submission_note(benchmark)):
-        reporter.warn(partial)
-    if part is None:
-        written: Written | None = runs.run_files(scan, job, target, benchmark, reporter)
-    else:
-        if finished and ranks is not None:
-            with contextlib.suppress(InputError):  # another rank has joined it meanwhile
-                runs.require_same_scan(target.output, scan)
-        else:
-            num_bins = runs.run_shard(scan, job, target, reporter)
-        if shard is not None:
-            reporter.log(f"{part}: {num_bins:,} of {plan.coverage.scored:,} bins scored, in {target.output}")
-            reporter.log(f"once all {part.of} are there: ebert merge {output}")
-            return
-        written = merge.join_ranks(scan, job, target, benchmark, ConsoleReporter(quiet))
+    written = _score(scan, job, target, opened, reporter, joined=finished and ranks is not None)
     if written and not quiet:
         print_written(written)
+
+
+def _refuse_for_several(devices: int | None, for_one: Mapping[str, object]) -> None:
+    """Refuse what only one process can do where several share the run."""
+    from ebert_core.errors import EbertError
+
+    started = options.count_of("WORLD_SIZE")
+    wrong = [name for name, value in for_one.items() if value]
+    if wrong and (devices or started) > 1:
+        asked = f"--devices {devices}" if devices else f"WORLD_SIZE={started}"
+        raise EbertError(f"{wrong[0]} is for one process, {asked} for several", "leave one of them out")
+
+
+def _score(
+    scan: Scan, job: Job, target: Target, dataset: Dataset, reporter: Reporter, *, joined: bool
+) -> Written | None:
+    """Score a run or this process's part of it, and write the files where that is this one's to do.
+
+    Args:
+        joined: the part of this rank was finished before, so another rank may be joining it.
+
+    Returns:
+        None where `ebert merge` or another rank writes the files.
+    """
+    from ebert_core.errors import InputError
+    from ebert_core.inference import merge, runs
+    from ebert_core.inference.outputs import submission_note
+
+    benchmark, kept_for_merge = None, target.shard is not None and not target.ranks
+    if not kept_for_merge:
+        for name, call in zip(job.tfs, job.calls, strict=True):
+            if "narrowpeak" in job.settings.formats:
+                reporter.log(f"{name}: sites are called at probability >= {call.threshold:.3g} ({call.describe()})")
+        benchmark = dataset.benchmark_bins() if "dream" in job.settings.formats else None
+        if benchmark and (partial := submission_note(benchmark)):
+            reporter.warn(partial)
+    if target.shard is None:
+        return runs.run_files(scan, job, target, benchmark, reporter)
+    if joined:
+        with contextlib.suppress(InputError):
+            runs.require_same_scan(target.output, scan)
+    else:
+        num_bins = runs.run_shard(scan, job, target, reporter)
+    if kept_for_merge:
+        all_bins = scan.plan.coverage.scored
+        reporter.log(f"{target.shard}: {num_bins:,} of {all_bins:,} bins scored, in {target.output}")
+        reporter.log(f"once all {target.shard.of} are there: ebert merge {target.names.folder}")
+        return None
+    return merge.join_ranks(scan, job, target, benchmark, reporter)
 
 
 def print_written(written: Written) -> None:

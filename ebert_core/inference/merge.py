@@ -18,7 +18,8 @@ from ebert_core.inference.journal import Journal, is_journal, read_run, require_
 from ebert_core.inference.output_files import OutputSet
 from ebert_core.inference.outputs import Job, Written, write_files
 from ebert_core.inference.pieces import Scored
-from ebert_core.inference.runs import Scan, Target, allow_open_files, require_same_scan
+from ebert_core.inference.runs import Scan, allow_open_files, require_same_scan
+from ebert_core.inference.targets import Target
 from ebert_core.reporting import SILENT, Reporter
 
 _AGAIN: Final = "make it with `ebert predict --shard`, or name other folders"

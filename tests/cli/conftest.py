@@ -69,3 +69,10 @@ def road(walked, tmp_path, monkeypatch) -> Path:
     folder = shutil.copytree(walked, tmp_path / "road")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def here(road: Path) -> Path:
+    """The road without its prediction."""
+    shutil.rmtree(road / "predictions")
+    return road

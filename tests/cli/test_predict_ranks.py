@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,13 +44,6 @@ main()
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_BINS", 40)
-
-
-@pytest.fixture
-def here(road: Path) -> Path:
-    """The road without its prediction."""
-    shutil.rmtree(road / "predictions")
-    return road
 
 
 @pytest.fixture
@@ -154,6 +147,31 @@ def test_while_another_rank_joins_there_is_nothing_to_do(rank: Callable[..., obj
         done = rank(1, 2, *PREDICT)
     assert done.exit_code == 0, done.stderr
     assert not (here / "predictions" / f"{STEM}.bw").exists()
+
+
+def test_a_full_disk_while_joining_costs_no_part(
+    ebert: Ebert, rank: Callable[..., object], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ebert(*PREDICT, *FORMATS, "-o", "whole", "-q").exit_code == 0
+    assert rank(0, 2, *PREDICT, *FORMATS).exit_code == 0
+    with monkeypatch.context() as patch:
+
+        def full(*arguments: object, **more: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "predictions")
+
+        patch.setattr(merge, "write_files", full)
+        done = rank(1, 2, *PREDICT, *FORMATS)
+    assert done.exit_code == 1
+    assert "no space" in done.stderr.lower()
+    working = here / "predictions" / f"{STEM}.partial"
+    assert sorted(path.name for path in working.iterdir()) == ["rank-1-of-2", "rank-2-of-2"]
+    for number in (0, 1):
+        done = rank(number, 2, *PREDICT, *FORMATS, "--resume")
+        if not working.exists():
+            break
+        assert done.exit_code == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
+    assert contents(here / "predictions") == contents(here / "whole")
 
 
 def test_many_files_are_opened_for_joining(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -34,13 +33,6 @@ main()
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_BINS", 100)
-
-
-@pytest.fixture
-def here(road: Path) -> Path:
-    """The road without its prediction."""
-    shutil.rmtree(road / "predictions")
-    return road
 
 
 def contents(folder: Path) -> dict[str, bytes]:

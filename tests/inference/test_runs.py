@@ -24,7 +24,8 @@ from ebert_core.inference.output_files import OutputSet, OutputSettings
 from ebert_core.inference.outputs import Written
 from ebert_core.inference.pieces import Piece, Scored
 from ebert_core.inference.predictor import CellStates, Request
-from ebert_core.inference.runs import Scan, Shard, Target, describe, run_files, run_shard, scan_identity
+from ebert_core.inference.runs import Scan, describe, run_files, run_shard, scan_identity
+from ebert_core.inference.targets import Shard, Target
 from ebert_core.model.device import Device
 from ebert_core.reporting import Advance, Reporter
 
