@@ -15,8 +15,7 @@ chromosome, the same for all.
 Designs: `prevalence`; `motif`, the best hit; `accessibility_x_state`, a table; `training_cells_on_test_chromosome`, the
 mean label of the training cells at the same place, a reference that reads labels of the tested chromosome, as no rival
 may; `boosting`, Anchor-like; `cnn`, FactorNet-like; both also `_no_accessibility`; EBERT's, see
-rivals_ebert.py; `ebert_ensemble` and `ebert_trees_ensemble`, means of their seeds; and `ebert_and_boosting`, the mean
-of the first and boosting.
+rivals_ebert.py; `ebert_ensemble` and `ebert_network_ensemble`, means of their seeds.
 
 Data: EBERT_REAL_DATA, default ../shared/data. Every finished (design, turn, seed) is a line of WORK/runs.jsonl and a
 file of scores in WORK/scores, and is not repeated. Output: a table per setting, differences paired over 1,000 resamples
@@ -49,10 +48,8 @@ TURNS = ("K562@chr22", "K562@chr20", "GM12878@chr22", "GM12878@chr20")
 RIVALS = (
     "boosting", "boosting_others_accessibility", "boosting_no_accessibility", "cnn", "cnn_no_accessibility",
 )  # fmt: skip
-# No runs of their own: the mean log-odds of EBERT's seeds, as `ebert finetune --ensemble` would give, and of that and
-# boosting's, what the two know together.
-ENSEMBLE, TREES, TOGETHER = "ebert_ensemble", "ebert_trees_ensemble", "ebert_and_boosting"
-MEANS = (ENSEMBLE, TREES, TOGETHER)
+# No runs of their own: the mean log-odds of a design's seeds, as `ebert finetune --ensemble` would give.
+MEANS = {"ebert_ensemble": "ebert", "ebert_network_ensemble": "ebert_network"}
 DESIGNS = (*SIMPLE, *RIVALS, *EBERT_DESIGNS, *MEANS)
 KNOWN = (*DESIGNS, *ABLATIONS)
 # Key of the last line -> (design, the one it is compared with).
@@ -62,12 +59,11 @@ COMPARISONS = {
     "vs_training_cells": ("ebert", "training_cells_on_test_chromosome"),
     "ensemble_vs_one": ("ebert_ensemble", "ebert"),
     "ensemble_vs_boosting": ("ebert_ensemble", "boosting"),
-    "trees_vs_boosting": ("ebert_trees", "boosting"),
-    "trees_vs_ebert": ("ebert_trees", "ebert"),
-    "trees_ensemble_vs_boosting": (TREES, "boosting"),
-    "together_vs_boosting": (TOGETHER, "boosting"),
-    "pretrained_vs_scratch": ("ebert", "ebert_scratch"),
-    "states_vs_none": ("ebert", "ebert_no_states"),
+    "ensemble_vs_cnn": ("ebert_ensemble", "cnn"),
+    "network_vs_boosting": ("ebert_network", "boosting"),
+    "trees_vs_none": ("ebert", "ebert_network"),
+    "pretrained_vs_scratch": ("ebert_network", "ebert_scratch"),
+    "states_vs_none": ("ebert_network", "ebert_no_states"),
     "accessibility_vs_none": ("ebert", "ebert_no_accessibility"),
     "others_vs_boosting_no_accessibility": ("ebert_others_accessibility", "boosting_no_accessibility"),
     "others_vs_boosting_others": ("ebert_others_accessibility", "boosting_others_accessibility"),
@@ -196,14 +192,7 @@ def _means(designs: list[str], task: Task, finished: dict[str, list[dict[str, An
                     scores.setdefault(tf, []).append(arrays[f"scores/{tf}"].astype(np.float32))
         return {tf: np.mean(each, axis=0) for tf, each in scores.items()}
 
-    made = {
-        name: mean(finished[design])
-        for name, design in ((ENSEMBLE, "ebert"), (TREES, "ebert_trees"))
-        if len(finished.get(design, [])) > 1
-    }
-    if "boosting" in finished and ENSEMBLE in made:
-        theirs = mean(finished["boosting"])
-        made[TOGETHER] = {tf: (ours + theirs[tf]) / 2 for tf, ours in made[ENSEMBLE].items()}
+    made = {name: mean(finished[design]) for name, design in MEANS.items() if len(finished.get(design, [])) > 1}
     runs = []
     for name in (each for each in made if each in designs):
         found = {tf: replicates(task, tf, values) for tf, values in made[name].items()}
@@ -235,7 +224,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.ablations:
-        options.designs = ["ebert", "ebert_scratch", "ebert_no_accessibility", *ABLATIONS]
+        options.designs = ["ebert", "ebert_network", *ABLATIONS]
     if options.quick:
         options.work, options.turns, options.seeds = options.work / "quick", options.turns[:1], options.seeds[:1]
         options.tfs, options.cnn_seconds = list(TFS[:2]), 20.0

@@ -30,7 +30,8 @@ class Design(NamedTuple):
 MOTIFS = ("--motifs", "{motifs}")
 ALSO = ("--also", "all")
 FULL = (*MOTIFS, *ALSO)
-TREES = 150
+# Without trees: the network alone shows best what one thing changed does to it.
+NETWORK = (*FULL, "--set", "trees=0")
 # What --motifs changes beside reading motifs, so that they alone may be left out.
 _LAYERS = tuple(
     f"--set={setting}"
@@ -42,29 +43,30 @@ _LAYERS = tuple(
 )  # fmt: skip
 DESIGNS = {
     "ebert": Design(finetune=FULL),
-    "ebert_trees": Design(finetune=(*FULL, "--set", f"trees={TREES}")),
     "ebert_others_accessibility": Design(finetune=(*FULL, "--set", "features.own_accessibility=false")),
     "ebert_no_accessibility": Design(finetune=(*FULL, "--no-accessibility")),
-    "ebert_scratch": Design(pretrain=None, finetune=FULL),
+    "ebert_network": Design(finetune=NETWORK),
 }
-"""What is compared with the rivals."""
+"""What is compared with the rivals; `ebert` is the default, with boosted trees."""
 ABLATIONS = {
-    "ebert_no_states": Design(finetune=(*FULL, "--no-states"), predict=("--no-states",)),
-    "ebert_pretrained_no_states": Design(pretrain=("--no-states",), finetune=FULL),
-    "ebert_pretrained_states_shown": Design(pretrain=("--set", "masking.state_rate=0"), finetune=FULL),
-    "ebert_5_bp_tokens": Design(pretrain=("--set", "encoder.token_bp=5"), finetune=FULL),
-    "ebert_head_alone": Design(finetune=(*FULL, "--set", "head_share=1")),
+    "ebert_scratch": Design(pretrain=None, finetune=NETWORK),
+    "ebert_no_states": Design(finetune=(*NETWORK, "--no-states"), predict=("--no-states",)),
+    "ebert_pretrained_no_states": Design(pretrain=("--no-states",), finetune=NETWORK),
+    "ebert_pretrained_states_shown": Design(pretrain=("--set", "masking.state_rate=0"), finetune=NETWORK),
+    "ebert_5_bp_tokens": Design(pretrain=("--set", "encoder.token_bp=5"), finetune=NETWORK),
+    "ebert_head_alone": Design(finetune=(*NETWORK, "--set", "head_share=1")),
     "ebert_no_motifs": Design(finetune=(*ALSO, *_LAYERS)),
-    "ebert_other_states": Design(finetune=(*FULL, "--set", "features.other_states=true")),
-    "ebert_no_tss": Design(finetune=(*FULL, "--set", "features.tss=false")),
-    "ebert_no_composition": Design(finetune=(*FULL, "--set", "features.composition=false")),
-    "ebert_not_also": Design(finetune=MOTIFS),
-    "ebert_single_tfs": Design(finetune=MOTIFS, each=True),
+    "ebert_other_states": Design(finetune=(*NETWORK, "--set", "features.other_states=true")),
+    "ebert_no_tss": Design(finetune=(*NETWORK, "--set", "features.tss=false")),
+    "ebert_no_composition": Design(finetune=(*NETWORK, "--set", "features.composition=false")),
+    "ebert_not_also": Design(finetune=(*MOTIFS, "--set", "trees=0")),
+    "ebert_single_tfs": Design(finetune=(*MOTIFS, "--set", "trees=0"), each=True),
     "ebert_windows_of_3200_bp": Design(
-        finetune=(*FULL, "--set", "window_bp=3200", "--set", "context_bp=800", "--set", "global_batch=64")
+        finetune=(*NETWORK, "--set", "window_bp=3200", "--set", "context_bp=800", "--set", "global_batch=64")
     ),
 }
-"""One thing changed at a time: pre-training, what is read, tokens, windows, what is learned together."""
+"""One thing changed at a time in the network alone: pre-training, what is read, tokens, windows, what is learned
+together."""
 EVERY = DESIGNS | ABLATIONS
 PRESET = "tiny"
 

@@ -228,9 +228,7 @@ class FinetuneConfig(Config):
     head_share: float = Field(
         0.7, ge=0, le=1, description="share of the steps, the first, that train the head on the task features alone"
     )
-    trees: int = Field(
-        0, ge=0, description="boosted trees per TF on the task features, averaged with the network; takes scikit-learn"
-    )
+    trees: int = Field(0, ge=0, description="boosted trees per TF on the task features, averaged with the network")
     members: int = Field(
         1, ge=1, description="models of an ensemble, of seeds one after the other; their logits are averaged"
     )
@@ -248,7 +246,10 @@ class FinetuneConfig(Config):
                 f"window_bp = {self.window_bp}, or 0"
             )
         if self.trees and self.context_bp < _TREES_CONTEXT_BP:
-            raise ValueError(f"trees look {_TREES_CONTEXT_BP} bp around a bin, context_bp is {self.context_bp}")
+            raise ValueError(
+                f"trees look {_TREES_CONTEXT_BP} bp around a bin, context_bp is {self.context_bp}: widen it, or "
+                "set trees=0"
+            )
         if self.bound_share + self.open_share > 1:
             raise ValueError("bound_share and open_share add up to more than 1")
         if self.context_bp % STATE_BIN_BP or 2 * self.context_bp + 2 * STATE_BIN_BP > self.window_bp:
@@ -268,6 +269,7 @@ _WITH_MOTIFS: Final = FinetuneConfig(
     steps=1_000,
     evaluate_every=250,
     valid_bp=20_000_000,
+    trees=450,
 )
 
 

@@ -6,6 +6,7 @@
 #
 # EBERT_REAL_DATA  folder with genome/ states/ chip/ dnase/ annotation/ motifs/   (default ../shared/data)
 # EBERT_SEED       seed of pre-training and fine-tuning                         (default 0)
+# EBERT_ENSEMBLE   models of other seeds, averaged                               (default 3)
 # EBERT_QUICK=1    a few steps only: shows that the road holds, not how good it is
 # EBERT_TFS        TFs                                                           (default the ten below)
 # EBERT            the command, if it is not on the PATH                        (default ebert)
@@ -16,7 +17,7 @@ seed=${EBERT_SEED:-0}
 tfs=${EBERT_TFS:-CTCF,MAX,REST,GABPA,JUND,TAF1,RAD21,CEBPB,MAFK,YY1}
 motifs=$data/motifs/JASPAR2024_CORE_human.meme
 read -r -a ebert <<<"${EBERT:-ebert}"
-pretrain=(--seed "$seed") finetune=(--seed "$seed")
+pretrain=(--seed "$seed") finetune=(--seed "$seed" --ensemble "${EBERT_ENSEMBLE:-3}")
 if [[ -n ${EBERT_QUICK:-} ]]; then
   pretrain+=(--steps 40)
   finetune+=(--steps 20 --set evaluate_every=20 --set valid_bp=1000000)

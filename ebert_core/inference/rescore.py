@@ -28,6 +28,7 @@ from ebert_core.inference.packed import packed
 from ebert_core.inference.windows import Floats
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
+from ebert_core.model.trees import bin_numbers
 from ebert_core.vocabulary import BASE_N, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN, reverse_complement
 
 # Crops and blocks begin at whole state bins.
@@ -236,7 +237,26 @@ class _Rescorer:
         parts = [self._strand(rows, features, blocks, back=back) for back in self._strands]
         logits = torch.stack(parts).mean(dim=0).cpu().numpy()
         asked = bins - rows.strides[rows.num_own :, :1]
-        return logits[rows.source[:, None], asked], logits[rows.num_own + np.arange(len(bins))[:, None], asked]
+        source, own = rows.source, rows.num_own + np.arange(len(bins))
+        return (
+            self._with_trees(logits[source[:, None], asked], rows, features, source, asked),
+            self._with_trees(logits[own[:, None], asked], rows, features, own, asked),
+        )
+
+    def _with_trees(self, logits: Floats, rows: _Rows, features: Tensor, row: Positions, asked: Positions) -> Floats:
+        """Logits (K, m, T) of the bins `asked` (K, m) of crops `row` (K,), averaged with the trees'."""
+        head = self._module.head
+        if head.trees is None:
+            return logits
+        found = []
+        at_once = max(1, self._more * _READ_BP // (rows.strides.shape[1] * STRIDE_BP))
+        for first in range(0, len(row), at_once):
+            some = slice(first, first + at_once)
+            states = self._tensor(rows.crop_states[row[some]])
+            numbers = bin_numbers(features[self._tensor(row[some])], states, head.num_states)
+            numbers = numbers[torch.arange(len(numbers))[:, None], self._tensor(asked[some])]
+            found.append(head.trees(numbers).cpu().numpy())
+        return (logits + np.concatenate(found)) / 2
 
     def _features(self, rows: _Rows) -> Tensor:
         """Task features of the crops, (J, C, features); of alternatives only what a change reaches is computed."""
@@ -280,7 +300,7 @@ class _Rescorer:
                 places = _turned(self._tensor(blocks.places[some]), back)
                 # Strides' tokens, side by side -> tokens.
                 tokens = table[places].reshape(len(places), -1, self._module.encoder.config.width)
-            found.append(_turned(self._module.head(tokens, shown, by_bin).float(), back))
+            found.append(_turned(self._module.head.network(tokens, shown, by_bin).float(), back))
         return torch.cat(found)
 
     def _tokens(self, rows: _Rows, blocks: _Blocks, *, back: bool) -> Tensor:

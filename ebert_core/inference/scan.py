@@ -26,6 +26,7 @@ from ebert_core.data.windows import Batch
 from ebert_core.genome.intervals import Positions
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
+from ebert_core.model.trees import bin_numbers
 from ebert_core.vocabulary import BASE_N, BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP, reverse_complement
 
 # bp of a pass of the model. On a CPU the products run at their full rate from about here on, and no activation of the
@@ -165,18 +166,20 @@ def model_score(module: BindingModel, device: Device, *, both_strands: bool) -> 
                 other = _tensor(reverse_complement(batch.bases), device)
                 turned = _logits(module, other, states.flip(1), features.flip(1), encode=encode)
                 logits = (logits + turned.flip(1)) / 2
+            if (trees := module.head.trees) is not None:  # they answer the same on both strands
+                logits = (logits + trees(bin_numbers(features, states, module.head.num_states))) / 2
         return logits.cpu().numpy()
 
     return score
 
 
 def _logits(module: BindingModel, bases: Tensor, states: Tensor, features: Tensor, *, encode: bool) -> Tensor:
-    """`BindingModel.forward` with task features that are known already, float32 (B, n - 3, T)."""
+    """`BindingModel.forward` without trees and with task features that are known already, float32 (B, n - 3, T)."""
     tokens = None
     if encode:
         early = None if module.head.early is None else module.head.early(features)
         tokens = module.tokens_of(bases, states, early)
-    logits: Tensor = module.head(tokens, features, states)
+    logits: Tensor = module.head.network(tokens, features, states)
     return logits.float()
 
 

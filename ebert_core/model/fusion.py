@@ -203,7 +203,14 @@ class BindingHead(nn.Module):
         return layers if self.trees is None else max(layers, REACH)
 
     def forward(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
-        """Logits of the bins at strides 0 .. n - 4.
+        """Logits of the bins at strides 0 .. n - 4, float32 (B, n - 3, T); arguments as of `network`."""
+        found = self.network(tokens, features, states)
+        if self.trees is None:
+            return found
+        return (found + self.trees(bin_numbers(features, states, self.num_states))) / 2
+
+    def network(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
+        """Logits without the trees' say.
 
         Args:
             tokens: of the encoder, (B, L, D); None leaves it out.
@@ -213,7 +220,6 @@ class BindingHead(nn.Module):
         Returns:
             float32 (B, n - 3, T).
         """
-        known = features
         if self.training and self.feature_dropout:
             shown = torch.rand(features.shape[0], 1, features.shape[2], device=features.device) >= self.feature_dropout
             features = features * shown
@@ -228,10 +234,7 @@ class BindingHead(nn.Module):
         x = torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
         x = x + self.mix(F.gelu(x))
         logits = self.out(self.norm(self.blocks(x))).float()
-        found = (logits.unfold(1, STRIDES_PER_BIN, 1) + self.place).logsumexp(dim=-1)
-        if self.trees is None:
-            return found
-        return (found + self.trees(bin_numbers(known, states, self.num_states))) / 2
+        return (logits.unfold(1, STRIDES_PER_BIN, 1) + self.place).logsumexp(dim=-1)
 
 
 def num_bins(window_bp: int) -> int:

@@ -24,7 +24,7 @@ _NEAR: Final = 4
 _AROUND: Final = 20
 REACH: Final = _AROUND
 """Strides to either side of a bin that its numbers are of."""
-_AT_ONCE: Final = 4_096
+_AT_ONCE: Final = 512  # bins whose answers stay in a core's cache
 
 
 def bin_numbers(features: Tensor, states: Tensor, num_states: int) -> Tensor:
@@ -75,21 +75,26 @@ class Trees(nn.Module):
         self.register_buffer("base", torch.zeros(num_tfs))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """(B, bins, P) -> log-odds, float32 (B, bins, T)."""
-        flat = numbers.flatten(0, 1)
-        found = torch.cat([self._score(part) for part in flat.split(_AT_ONCE)])
-        return found.unflatten(0, numbers.shape[:2])
+        """(..., P) -> log-odds, float32 (..., T)."""
+        flat = numbers.reshape(-1, numbers.shape[-1])
+        # Question by question, so that the trees' answers to it lie side by side.
+        asked = self.asked.transpose(1, 2).flatten(1)
+        threshold = self.threshold.transpose(1, 2).reshape(*asked.shape, 1)
+        found = torch.cat([self._score(part.t().contiguous(), asked, threshold) for part in flat.split(_AT_ONCE)])
+        return found.unflatten(0, numbers.shape[:-1])
 
-    def _score(self, numbers: Tensor) -> Tensor:
-        """(N, P) -> (N, T)."""
+    def _score(self, numbers: Tensor, asked: Tensor, threshold: Tensor) -> Tensor:
+        """(P, N) -> (N, T); `asked` (T, 7 M) and `threshold` (T, 7 M, 1) in the order of questions."""
         by_tf = []
-        for asked, threshold, value, base in zip(self.asked, self.threshold, self.value, self.base, strict=True):
-            above = (numbers[:, asked.flatten().long()] > threshold.flatten()).unflatten(1, asked.shape).long()
-            place = above[..., 0]
-            for level in range(1, DEPTH):
-                first = 2**level - 1
-                answer = above[..., first : first + 2**level].gather(-1, place[..., None])[..., 0]
-                place = 2 * place + answer
-            leaves = value.expand(len(numbers), -1, -1).gather(-1, place[..., None])[..., 0]
-            by_tf.append(leaves.sum(dim=-1) + base)
-        return torch.stack(by_tf, dim=-1)
+        for place, value in enumerate(self.value):
+            above = (numbers.index_select(0, asked[place]) > threshold[place]).unflatten(0, (NODES, -1))
+            first = above[0]
+            second = _either(first, above[2], above[1])
+            third = _either(first, _either(second, above[6], above[5]), _either(second, above[4], above[3]))
+            leaf = 4 * first.view(torch.uint8) + 2 * second.view(torch.uint8) + third.view(torch.uint8)
+            by_tf.append(value.gather(1, leaf.long()).sum(dim=0) + self.base[place])
+        return torch.stack(by_tf, dim=1)
+
+
+def _either(condition: Tensor, if_true: Tensor, if_false: Tensor) -> Tensor:
+    return (condition & if_true) | (~condition & if_false)

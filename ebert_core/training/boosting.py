@@ -1,7 +1,8 @@
 """Fitting the boosted trees of a model to the labels, once its network is trained; scikit-learn does the boosting.
 
-All bound bins are learned from, and unbound ones are drawn, as many from near open chromatin as from elsewhere. Each
-has the weight of those it stands for, so the trees' log-odds are those of the genome's own share of bound bins.
+All bins that a TF binds are learned from, and unbound ones are drawn: where another TF binds, near open chromatin, and
+elsewhere. Each has the weight of those it stands for, so the trees' log-odds are those of the genome's own share of
+bound bins.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ from ebert_core.config import FinetuneConfig
 from ebert_core.data.task_features import TrackReader, TrackSpec
 from ebert_core.data.windows import Batch
 from ebert_core.epigenome.accessibility import is_open
-from ebert_core.errors import EbertError
 from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.genome.regions import Region
 from ebert_core.inference.predictor import chrom_tracks
 from ebert_core.inference.scan import ScanGeometry, scan
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
-from ebert_core.model.trees import DEPTH, LEAVES, NODES, Trees, bin_numbers
+from ebert_core.model.trees import DEPTH, LEAVES, Trees, bin_numbers
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
-# Over all cell types and chromosomes: unbound bins drawn per stratum, and bound bins at most. The numbers of that many
-# bins take some 300 MB.
-UNBOUND_BINS: Final = 60_000
-BOUND_BINS: Final = 180_000
+# Over all cell types and chromosomes: bins drawn whose numbers are computed, some 300 MB, of each stratum:
+# bound by some TF; by none, near open chromatin; by none, elsewhere.
+POOL: Final = (180_000, 60_000, 30_000)
+# Of those, unbound bins that a set of a TF's trees learns from, of each stratum, at most.
+UNBOUND_BINS: Final = (15_000, 30_000, 15_000)
+# A TF's trees are boosted in so many sets, each from other unbound bins, whose log-odds are averaged.
+_SETS: Final = 3
+_CLASSES: Final = 255
+_EDGE_ROWS: Final = 60_000
 _NEAR_OPEN: Final = 8  # strides from a bin's beginning
 _STREAM: Final = 5
 _WINDOWS: Final = 8
@@ -50,10 +55,11 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 
 class Rows(NamedTuple):
-    """Bins to learn from: numbers (N, P), label codes (N, T), weights (N,)."""
+    """Bins to learn from: numbers (N, P), label codes (N, T), strata (N,), weights (N,)."""
 
     numbers: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    strata: NDArray[np.uint8]
     weights: NDArray[np.float64]
 
 
@@ -71,37 +77,67 @@ def fit_trees(
 
     Returns:
         Trees of the TFs in their order, on the device.
-
-    Raises:
-        EbertError: scikit-learn is not installed.
     """
-    boosting = require_boosting()
+    from sklearn.ensemble import HistGradientBoostingClassifier  # takes a second
+    from threadpoolctl import threadpool_limits
+
     rng = np.random.default_rng([config.seed, _STREAM])
     source = _Source(data, config, module, device, TrackReader(data.dataset, tracks) if tracks.channels else None)
     places = list(itertools.product(data.cells, data.train))
     found = [source.rows(cell, region, len(places), rng) for cell, region in places]
     rows = Rows(*(np.concatenate(parts) for parts in zip(*(each for each in found if each is not None), strict=True)))
+    edges = class_edges(rows.numbers, rng)
+    classes = classes_of(rows.numbers, edges)
     trees = Trees(len(data.tfs), config.trees)
-    for place in range(len(data.tfs)):
-        known = np.isin(rows.labels[:, place], (BOUND, UNBOUND))
-        bound = rows.labels[known, place] == BOUND
-        model = boosting(max_iter=config.trees, random_state=int(rng.integers(2**31)), **_SETTINGS)
+    sets = np.array_split(np.arange(config.trees), min(_SETS, config.trees))
+    for place, numbers in itertools.product(range(len(data.tfs)), sets):
+        weights, seed = _chosen(rows, place, rng), int(rng.integers(2**31))
+        chosen = np.flatnonzero(weights)
+        bound = rows.labels[chosen, place] == BOUND
         if bound.any() and not bound.all():  # else there is nothing to tell apart: the trees stay silent
-            model.fit(rows.numbers[known], bound, sample_weight=rows.weights[known])
-            take(trees, place, model)
+            model = HistGradientBoostingClassifier(max_iter=len(numbers), random_state=seed, **_SETTINGS)
+            # Its OpenMP is another than PyTorch's, and knows nothing of --threads.
+            with threadpool_limits(torch.get_num_threads(), user_api="openmp"):
+                model.fit(classes[chosen], bound, sample_weight=weights[chosen])
+            take(trees, place, numbers, model, edges, share=1 / len(sets))
     return trees.to(device.device)
 
 
-def require_boosting() -> Any:
-    """scikit-learn's classifier, on as many threads as PyTorch has."""
-    try:
-        from sklearn.ensemble import HistGradientBoostingClassifier
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        raise EbertError("scikit-learn is not installed", "pip install 'ebert[trees]', or leave out trees") from None
-    # Its OpenMP is another than PyTorch's, and knows nothing of --threads.
-    threadpool_limits(torch.get_num_threads(), user_api="openmp")
-    return HistGradientBoostingClassifier
+def _chosen(rows: Rows, place: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How many bins of the genome each row stands for when TF number `place` learns, (N,); 0 for those left out."""
+    labels = rows.labels[:, place]
+    weights = np.where(labels == BOUND, rows.weights, 0.0)
+    for stratum, most in enumerate(UNBOUND_BINS):
+        found = np.flatnonzero((labels == UNBOUND) & (rows.strata == stratum))
+        drawn = rng.choice(found, min(most, len(found)), replace=False)
+        weights[drawn] = rows.weights[drawn] * (len(found) / max(len(drawn), 1))
+    return weights
+
+
+def class_edges(numbers: NDArray[np.float32], rng: np.random.Generator) -> list[NDArray[np.float32]]:
+    """Of each number: the highest value of every class but the last; classes have about as many rows each.
+
+    scikit-learn would make classes of equal weight, by which nearly all thresholds lie where nothing happens: a row
+    from there stands for many bins. Making them takes it ten times as long as the boosting, too.
+
+    Args:
+        numbers: (N, P); where there are many rows, some are drawn.
+
+    Returns:
+        P arrays, rising, of 254 values at most.
+    """
+    if len(numbers) > _EDGE_ROWS:
+        numbers = numbers[np.sort(rng.choice(len(numbers), _EDGE_ROWS, replace=False))]
+    at = (np.arange(1, _CLASSES) * len(numbers)) // _CLASSES
+    return [np.unique(np.sort(values)[at]) for values in numbers.T]
+
+
+def classes_of(numbers: NDArray[np.float32], edges: list[NDArray[np.float32]]) -> NDArray[np.uint8]:
+    """The class of each number, (N, P): how many edges are below it."""
+    found = np.empty(numbers.shape, dtype=np.uint8)
+    for place, edge in enumerate(edges):
+        found[:, place] = np.searchsorted(edge, numbers[:, place])
+    return found
 
 
 @dataclass(frozen=True)
@@ -118,7 +154,7 @@ class _Source:
         """Bins of a cell type and region, one of so many places; None where there are none."""
         dataset, chrom = self.data.dataset, region.chrom
         labels = np.stack([self._labels(tf, cell, chrom) for tf in self.data.tfs], axis=1)
-        weights = _drawn(labels, self._bindable(cell, chrom, len(labels)), region, places, rng)
+        strata, weights = _drawn(labels, self._bindable(cell, chrom, len(labels)), region, places, rng)
         if not weights.any():
             return None
         offset = dataset.assembly.offset(chrom)
@@ -128,7 +164,7 @@ class _Source:
         states = self._states(cell, chrom)
         parts = list(scan(self._numbers, dataset.sequence(chrom), states, weights > 0, geometry, _WINDOWS, tracks))
         bins, numbers = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return Rows(numbers, labels[bins], weights[bins])
+        return Rows(numbers, labels[bins], strata[bins], weights[bins])
 
     def _labels(self, tf: str, cell: str, chrom: str) -> NDArray[np.uint8]:
         """Label codes of a chromosome's bins; 0 where the TF was not assayed in the cell type."""
@@ -168,28 +204,36 @@ class _Source:
 
 def _drawn(
     labels: NDArray[np.uint8], bindable: NDArray[np.bool_], region: Region, places: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """How many bins each bin stands for, (N,); 0 for those that are not learned from."""
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The stratum of each bin, and how many bins it stands for, (N,) each; 0 for those that are not computed."""
     starts = np.arange(len(labels)) * STRIDE_BP
     inside = (starts >= region.start) & (starts + BIN_BP <= region.end)
-    bound = inside & (labels == BOUND).any(axis=1)
-    unbound = inside & ~bound & (labels == UNBOUND).any(axis=1)
+    bound = (labels == BOUND).any(axis=1)
+    inside &= bound | (labels == UNBOUND).any(axis=1)
+    strata = np.where(bound, 0, np.where(bindable, 1, 2)).astype(np.uint8)
     weights = np.zeros(len(labels))
-    for stratum, most in (
-        (bound, BOUND_BINS),
-        (unbound & bindable, UNBOUND_BINS),
-        (unbound & ~bindable, UNBOUND_BINS),
-    ):
-        bins = np.flatnonzero(stratum)
+    for stratum, most in enumerate(POOL):
+        bins = np.flatnonzero(inside & (strata == stratum))
         chosen = rng.choice(bins, min(-(-most // places), len(bins)), replace=False)
         weights[chosen] = len(bins) / max(len(chosen), 1)
-    return weights
+    return strata, weights
 
 
-def take(trees: Trees, place: int, model: Any) -> None:
-    """Copy a fitted classifier's trees to those of TF number `place`."""
-    trees.base[place] = float(np.ravel(model._baseline_prediction)[0])
-    for number, (predictor,) in enumerate(model._predictors):
+def take(
+    trees: Trees,
+    place: int,
+    numbers: NDArray[np.int64],
+    model: Any,
+    edges: list[NDArray[np.float32]],
+    share: float = 1.0,
+) -> None:
+    """Copy the trees of a classifier that was fitted to classes to trees `numbers` of TF number `place`.
+
+    Args:
+        share: of its log-odds in the TF's.
+    """
+    trees.base[place] += share * float(np.ravel(model._baseline_prediction)[0])
+    for number, (predictor,) in zip(numbers, model._predictors, strict=True):
         nodes = predictor.nodes
         # (its row among the nodes, its place among the questions or leaves, its level)
         todo = [(0, 0, 0)]
@@ -199,16 +243,11 @@ def take(trees: Trees, place: int, model: Any) -> None:
             if level == DEPTH or node["is_leaf"]:
                 # A branch that ends early gives its value whatever further questions would say.
                 below = LEAVES >> level
-                trees.value[place, number, at * below : (at + 1) * below] = float(node["value"])
+                trees.value[place, number, at * below : (at + 1) * below] = share * float(node["value"])
                 continue
             question = 2**level - 1 + at
-            trees.asked[place, number, question] = int(node["feature_idx"])
-            trees.threshold[place, number, question] = _rounded_down(float(node["num_threshold"]))
+            asked = int(node["feature_idx"])
+            trees.asked[place, number, question] = asked
+            # Of a higher class than the threshold's is what lies above the edge of that class.
+            trees.threshold[place, number, question] = float(edges[asked][int(node["num_threshold"])])
             todo += [(int(node["left"]), 2 * at, level + 1), (int(node["right"]), 2 * at + 1, level + 1)]
-    assert trees.asked.shape[-1] == NODES
-
-
-def _rounded_down(threshold: float) -> float:
-    """The largest float32 that is not above: float32 numbers are above the one where they are above the other."""
-    found = np.float32(threshold)
-    return float(np.nextafter(found, np.float32(-np.inf)) if float(found) > threshold else found)

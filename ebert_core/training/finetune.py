@@ -28,7 +28,7 @@ from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
 from ebert_core.training.binding_validation import BindingValidation
 from ebert_core.training.binding_windows import BindingWindows, LabelledBatch, background_bases
-from ebert_core.training.boosting import fit_trees, require_boosting
+from ebert_core.training.boosting import fit_trees
 from ebert_core.training.distributed import ALONE, Ranks
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.training.loop import LoopConfig, Surroundings
@@ -167,8 +167,6 @@ def finetune(
         EbertError: an output in the way, nothing to train on, too little memory, or a loss that is not finite.
         KeyboardInterrupt: stopped and saved; `Requeue` is one.
     """
-    if config.trees:
-        require_boosting()  # before the hours, not after
     trunk, origin = start(config.seed)
     torch.manual_seed(config.seed)
     tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells, states=config.use_states)

@@ -216,9 +216,9 @@ class Counting:
 
 
 class CountingHead:
-    early = None
+    early = trees = None
 
-    def __call__(self, tokens: Tensor, features: Tensor, states: Tensor) -> Tensor:
+    def network(self, tokens: Tensor, features: Tensor, states: Tensor) -> Tensor:
         counts = tokens.unfold(1, 4, 1).sum(dim=-1)
         # The state of the bin's first half counts little, that of its second half much: the strands differ.
         strides = states.repeat_interleave(4, dim=1).float().unfold(1, 4, 1)
@@ -246,11 +246,16 @@ class Looking:
     """A stand-in for a model that says what the tracks are at the third stride of each bin."""
 
     listens = False
+    trees = None
+
+    @property
+    def head(self) -> Looking:
+        return self
 
     def features(self, bases: Tensor, tracks: Tensor) -> Tensor:
         return tracks
 
-    def head(self, tokens: None, features: Tensor, states: Tensor) -> Tensor:
+    def network(self, tokens: None, features: Tensor, states: Tensor) -> Tensor:
         assert tokens is None
         return features[:, 2:-1]
 

@@ -8,32 +8,47 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ebert_core.model.trees import REACH, Trees, bin_numbers
-from ebert_core.training.boosting import _rounded_down, take
+from ebert_core.training.boosting import class_edges, classes_of, take
 
 
 @pytest.mark.parametrize("samples_leaf", [5, 400], ids=["whole trees", "stumps and less"])
 def test_they_answer_as_the_boosting_that_they_are_from(samples_leaf: int) -> None:
     rng = np.random.default_rng(0)
-    numbers = rng.normal(size=(1_000, 6)).astype(np.float32).round(1)  # many ties with thresholds
+    numbers = rng.normal(size=(1_000, 6)).astype(np.float32)
+    numbers[:, :4] = numbers[:, :4].round(1)  # many ties with thresholds
+    numbers[:, 4] = 7
+    edges = class_edges(numbers, rng)
+    classes = classes_of(numbers, edges)
     trees = Trees(2, 20)
     expected = []
     for place in range(2):
         bound = numbers[:, place] + numbers[:, 2] * numbers[:, 3] + rng.normal(size=1_000) > 1
-        model = HistGradientBoostingClassifier(
-            max_iter=20, max_depth=3, max_leaf_nodes=8, min_samples_leaf=samples_leaf, early_stopping=False
-        ).fit(numbers, bound)
-        take(trees, place, model)
-        expected.append(model.decision_function(numbers))
+        answers = 0
+        for numbers_of in np.array_split(np.arange(20), 3):
+            model = HistGradientBoostingClassifier(
+                max_iter=len(numbers_of), max_depth=3, max_leaf_nodes=8, min_samples_leaf=samples_leaf,
+                early_stopping=False,
+            ).fit(classes, bound)  # fmt: skip
+            take(trees, place, numbers_of, model, edges, share=1 / 3)
+            answers = answers + model.decision_function(classes) / 3
+        expected.append(answers)
     found = trees(torch.from_numpy(numbers).unflatten(0, (4, 250)))
     assert (found.shape, found.dtype) == ((4, 250, 2), torch.float32)
     np.testing.assert_allclose(found.flatten(0, 1), np.stack(expected, axis=1), atol=1e-5)
 
 
-def test_a_threshold_between_two_numbers_stays_there() -> None:
-    for threshold in (0.1, -0.1, 1e-30, 7.25, float(np.float32(0.3))):
-        found = _rounded_down(threshold)
-        assert found == np.float32(found)
-        assert found <= threshold < float(np.nextafter(np.float32(found), np.float32(np.inf)))
+def test_classes_hold_about_as_many_rows_each() -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.stack([np.exp(3 * rng.normal(size=100_000)), rng.integers(0, 3, 100_000)], axis=1).astype(np.float32)
+    edges = class_edges(numbers, rng)
+    classes = classes_of(numbers, edges)
+    sizes = np.bincount(classes[:, 0], minlength=255)
+    assert len(sizes) == 255
+    assert sizes.min() > 250
+    assert sizes.max() < 600, "392 each"
+    for value in range(3):  # few values: each is a class of its own
+        assert len(set(classes[numbers[:, 1] == value, 1])) == 1
+    assert len(set(classes[:, 1])) == 3
 
 
 def test_what_is_asked_about_a_bin() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from threadpoolctl import threadpool_info, threadpool_limits
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_info
 
 from ebert_core.config import FinetuneConfig
-from ebert_core.errors import EbertError
 from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND
 from ebert_core.genome.regions import Region
 from ebert_core.inference.models import load_model
@@ -29,7 +28,7 @@ WITH_TREES = CONFIG.model_copy(update={"trees": 12, "window_bp": 3_200, "context
 @pytest.fixture
 def small_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(boosting._SETTINGS, "min_samples_leaf", 5)
-    monkeypatch.setattr(boosting, "UNBOUND_BINS", 400)
+    monkeypatch.setattr(boosting, "POOL", (400, 400, 400))
 
 
 @pytest.mark.usefixtures("small_leaves")
@@ -58,24 +57,31 @@ def test_a_model_with_trees_answers_with_both(
 
 
 def test_bins_are_drawn_with_the_weight_of_those_they_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boosting, "UNBOUND_BINS", 300)
+    monkeypatch.setattr(boosting, "POOL", (60, 300, 150))
+    monkeypatch.setattr(boosting, "UNBOUND_BINS", (10, 70, 30))
     rng = np.random.default_rng(0)
     labels = rng.choice([UNBOUND, AMBIGUOUS, BOUND], (4_000, 2), p=[0.9, 0.05, 0.05]).astype(np.uint8)
     bindable = rng.random(4_000) < 0.1
-    region = Region("chr1", 10_000, 150_000)
-    weights = boosting._drawn(labels, bindable, region, 3, rng)
+    strata, weights = boosting._drawn(labels, bindable, Region("chr1", 10_000, 150_000), 3, rng)
     inside = (np.arange(4_000) >= 200) & (np.arange(4_000) <= 2_996)
-    bound = (labels == BOUND).any(axis=1)
+    bound, unbound = (labels == BOUND).any(axis=1), (labels == UNBOUND).any(axis=1)
+    kinds = bound, ~bound & unbound & bindable, ~bound & unbound & ~bindable
     assert (weights[~inside] == 0).all()
-    assert (weights[inside & bound] == 1).all()
-    for stratum in (bindable, ~bindable):
-        unbound = inside & ~bound & (labels == UNBOUND).any(axis=1) & stratum
-        assert (weights[unbound] > 0).sum() == 100
-        assert weights[unbound].sum() == pytest.approx(unbound.sum())
-    monkeypatch.setattr(boosting, "BOUND_BINS", 60)
-    weights = boosting._drawn(labels, bindable, region, 3, rng)
-    assert (weights[inside & bound] > 0).sum() == 20
-    assert weights[inside & bound].sum() == pytest.approx((inside & bound).sum())
+    for stratum, (kind, count) in enumerate(zip(kinds, (20, 100, 50), strict=True)):
+        assert (strata[kind] == stratum).all()
+        assert (weights[inside & kind] > 0).sum() == count
+        assert weights[inside & kind].sum() == pytest.approx((inside & kind).sum())
+    # What one TF learns from, of the drawn ones.
+    drawn = np.flatnonzero(weights)
+    rows = boosting.Rows(np.zeros((len(drawn), 1), np.float32), labels[drawn], strata[drawn], weights[drawn])
+    for place in range(2):
+        learned, mine = boosting._chosen(rows, place, rng), rows.labels[:, place]
+        np.testing.assert_array_equal(learned[mine == BOUND], rows.weights[mine == BOUND])
+        assert (learned[mine == AMBIGUOUS] == 0).all()
+        for stratum, most in enumerate((10, 70, 30)):
+            kind = (mine == UNBOUND) & (rows.strata == stratum)
+            assert (learned[kind] > 0).sum() == min(most, kind.sum())
+            assert learned[kind].sum() == pytest.approx(rows.weights[kind].sum())
 
 
 @pytest.mark.usefixtures("small_leaves")
@@ -103,33 +109,36 @@ def test_a_run_that_is_stopped_while_trees_are_fitted_goes_on(
 def test_a_tf_with_nothing_to_tell_apart_has_silent_trees(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = boosting._drawn
 
-    def bound_only(labels: np.ndarray, *rest: Any) -> np.ndarray:
-        return np.where((labels == BOUND).any(axis=1), drawn(labels, *rest), 0.0)
+    def bound_only(labels: np.ndarray, *rest: Any) -> tuple[np.ndarray, np.ndarray]:
+        strata, weights = drawn(labels, *rest)
+        return strata, np.where((labels == BOUND).any(axis=1), weights, 0.0)
 
     monkeypatch.setattr(boosting, "_drawn", bound_only)
     weights = load_weights(trained("m", WITH_TREES) / "weights.safetensors")
     assert (weights["head.trees.value"] == 0).all()
 
 
-def test_scikit_learn_keeps_to_the_threads_of_the_run() -> None:
+@pytest.mark.usefixtures("small_leaves")
+def test_scikit_learn_keeps_to_the_threads_of_the_run(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    fit = HistGradientBoostingClassifier.fit
+
+    def watched(self: HistGradientBoostingClassifier, *arguments: Any, **more: Any) -> HistGradientBoostingClassifier:
+        seen.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp")
+        return fit(self, *arguments, **more)
+
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", watched)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        boosting.require_boosting()
-        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"} == {1}
+        trained("m", WITH_TREES)
     finally:
         torch.set_num_threads(before)
-        threadpool_limits(before, user_api="openmp")
+    assert seen == {1}
 
 
 def test_trees_need_room_around_a_bin() -> None:
-    with pytest.raises(ValidationError, match="trees look 1000 bp around a bin, context_bp is 200"):
+    with pytest.raises(
+        ValidationError, match="trees look 1000 bp around a bin, context_bp is 200: widen it, or set trees=0"
+    ):
         FinetuneConfig(trees=5)
-
-
-def test_without_scikit_learn_there_is_one_error(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    with pytest.raises(EbertError, match="scikit-learn is not installed") as caught:
-        trained("m", WITH_TREES)
-    assert "ebert[trees]" in caught.value.hint
-    assert not (trained.folder / "m.partial").exists()
