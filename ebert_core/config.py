@@ -29,8 +29,8 @@ Switch = Annotated[bool | None, BeforeValidator(lambda value: None if value == "
 """true, false, or auto, which is None."""
 
 
-# `model.trees.REACH` strides.
-_TREES_CONTEXT_BP: Final = 1_000
+# `model.trees.REACH` strides, and what a motif's hit may reach beyond.
+_TREES_CONTEXT_BP: Final = 1_200
 COMMON_MOTIFS: Final = (
     "CTCF", "REST", "FOS::JUN", "GABPA", "ELF1", "MAX", "USF1", "MYC", "NRF1", "YY1", "SP1", "KLF4", "CREB1", "ATF4",
     "CEBPB", "MAFK", "NFE2L2", "BACH1", "NFYA", "NFIC", "RUNX1", "GATA1", "TEAD1", "SPI1", "IRF1", "RELA", "STAT1",
@@ -247,7 +247,7 @@ class FinetuneConfig(Config):
             )
         if self.trees and self.context_bp < _TREES_CONTEXT_BP:
             raise ValueError(
-                f"trees look {_TREES_CONTEXT_BP} bp around a bin, context_bp is {self.context_bp}: widen it, or "
+                f"trees take {_TREES_CONTEXT_BP} bp around a bin, context_bp is {self.context_bp}: widen it, or "
                 "set trees=0"
             )
         if self.bound_share + self.open_share > 1:

@@ -40,7 +40,6 @@ _CLASSES: Final = 255
 _EDGE_ROWS: Final = 60_000
 _NEAR_OPEN: Final = 8  # strides from a bin's beginning
 _STREAM: Final = 5
-_WINDOWS: Final = 8
 # Small trees that see few numbers at a question carried over from one cell type to another as well as large ones
 # (benchmarks/rivals_boosting.py has the same).
 _SETTINGS: Final[dict[str, Any]] = {
@@ -159,12 +158,18 @@ class _Source:
             return None
         offset = dataset.assembly.offset(chrom)
         span = (offset, offset + dataset.assembly.length(chrom))
-        tracks = None if self.reader is None else chrom_tracks(self.reader, cell, span, self.config.window_bp)
-        geometry = ScanGeometry(self.config.window_bp, self.config.context_bp)
-        states = self._states(cell, chrom)
-        parts = list(scan(self._numbers, dataset.sequence(chrom), states, weights > 0, geometry, _WINDOWS, tracks))
+        geometry = self._geometry(np.flatnonzero(weights))
+        tracks = None if self.reader is None else chrom_tracks(self.reader, cell, span, geometry.window_bp)
+        at_once, states = geometry.windows_at_once(self.device), self._states(cell, chrom)
+        parts = list(scan(self._numbers, dataset.sequence(chrom), states, weights > 0, geometry, at_once, tracks))
         bins, numbers = (np.concatenate(each) for each in zip(*parts, strict=True))
         return Rows(numbers, labels[bins], strata[bins], weights[bins])
+
+    def _geometry(self, bins: NDArray[np.int64]) -> ScanGeometry:
+        """Windows of training, or, where few bins are drawn of a long chromosome, one for each stretch of 200 bp."""
+        context_bp = self.config.context_bp
+        sizes = self.config.window_bp, 2 * context_bp + 2 * STATE_BIN_BP
+        return min((ScanGeometry(size, context_bp) for size in sizes), key=lambda each: each.read_bp(bins))
 
     def _labels(self, tf: str, cell: str, chrom: str) -> NDArray[np.uint8]:
         """Label codes of a chromosome's bins; 0 where the TF was not assayed in the cell type."""

@@ -17,12 +17,13 @@ from ebert_core.genome.labels import AMBIGUOUS, BOUND, UNBOUND
 from ebert_core.genome.regions import Region
 from ebert_core.inference.models import load_model
 from ebert_core.inference.predictor import CellStates, Request
+from ebert_core.inference.scan import ScanGeometry
 from ebert_core.model.checkpoint import load_weights
 from ebert_core.model.trees import Trees
 from ebert_core.training import boosting, finetune
 from tests.training.tuned import CONFIG, Trained, manifest_of
 
-WITH_TREES = CONFIG.model_copy(update={"trees": 12, "window_bp": 3_200, "context_bp": 1_000})
+WITH_TREES = CONFIG.model_copy(update={"trees": 12, "window_bp": 3_200, "context_bp": 1_200})
 
 
 @pytest.fixture
@@ -85,6 +86,28 @@ def test_bins_are_drawn_with_the_weight_of_those_they_stand_for(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("small_leaves")
+def test_few_bins_of_a_long_chromosome_are_read_one_by_one(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a short window of its own, with the same numbers."""
+    rows = boosting._Source.rows
+    geometry = boosting._Source._geometry
+    seen = set()
+
+    def both_ways(source: boosting._Source, cell: str, region: Region, places: int, rng: Any) -> boosting.Rows | None:
+        found = []
+        for window_bp in (source.config.window_bp, 2_800):
+            with monkeypatch.context() as patch:
+                patch.setattr(boosting._Source, "_geometry", lambda self, bins: ScanGeometry(window_bp, 1_200))  # noqa: B023
+                found.append(rows(source, cell, region, places, np.random.default_rng(7)))
+        seen.update(geometry(source, np.arange(first, 2_000)).window_bp for first in (0, 1_999))
+        np.testing.assert_allclose(found[0].numbers, found[1].numbers, atol=1e-5)
+        return found[0]
+
+    monkeypatch.setattr(boosting._Source, "rows", both_ways)
+    trained("m", WITH_TREES)
+    assert seen == {3_200, 2_800}
+
+
+@pytest.mark.usefixtures("small_leaves")
 def test_a_run_that_is_stopped_while_trees_are_fitted_goes_on(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +162,6 @@ def test_scikit_learn_keeps_to_the_threads_of_the_run(trained: Trained, monkeypa
 
 def test_trees_need_room_around_a_bin() -> None:
     with pytest.raises(
-        ValidationError, match="trees look 1000 bp around a bin, context_bp is 200: widen it, or set trees=0"
+        ValidationError, match="trees take 1200 bp around a bin, context_bp is 200: widen it, or set trees=0"
     ):
         FinetuneConfig(trees=5)
