@@ -26,6 +26,7 @@ from ebert_core.inference.scan import ScanGeometry, scan
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
 from ebert_core.model.trees import DEPTH, LEAVES, Trees, bin_numbers
+from ebert_core.reporting import SILENT, Reporter
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
@@ -63,7 +64,12 @@ class Rows(NamedTuple):
 
 
 def fit_trees(
-    data: FinetuneData, config: FinetuneConfig, module: BindingModel, device: Device, tracks: TrackSpec
+    data: FinetuneData,
+    config: FinetuneConfig,
+    module: BindingModel,
+    device: Device,
+    tracks: TrackSpec,
+    reporter: Reporter = SILENT,
 ) -> Trees:
     """`config.trees` trees for each of the model's TFs, from the training cell types and regions.
 
@@ -89,16 +95,18 @@ def fit_trees(
     classes = classes_of(rows.numbers, edges)
     trees = Trees(len(data.tfs), config.trees)
     sets = np.array_split(np.arange(config.trees), min(_SETS, config.trees))
-    for place, numbers in itertools.product(range(len(data.tfs)), sets):
-        weights, seed = _chosen(rows, place, rng), int(rng.integers(2**31))
-        chosen = np.flatnonzero(weights)
-        bound = rows.labels[chosen, place] == BOUND
-        if bound.any() and not bound.all():  # else there is nothing to tell apart: the trees stay silent
-            model = HistGradientBoostingClassifier(max_iter=len(numbers), random_state=seed, **_SETTINGS)
-            # Its OpenMP is another than PyTorch's, and knows nothing of --threads.
-            with threadpool_limits(torch.get_num_threads(), user_api="openmp"):
-                model.fit(classes[chosen], bound, sample_weight=weights[chosen])
-            take(trees, place, numbers, model, edges, share=1 / len(sets))
+    with reporter.task("boosting", len(data.tfs) * config.trees, "trees") as advance:
+        for (place, tf), numbers in itertools.product(enumerate(data.tfs), sets):
+            weights, seed = _chosen(rows, place, rng), int(rng.integers(2**31))
+            chosen = np.flatnonzero(weights)
+            bound = rows.labels[chosen, place] == BOUND
+            if bound.any() and not bound.all():  # else there is nothing to tell apart: the trees stay silent
+                model = HistGradientBoostingClassifier(max_iter=len(numbers), random_state=seed, **_SETTINGS)
+                # Its OpenMP is another than PyTorch's, and knows nothing of --threads.
+                with threadpool_limits(torch.get_num_threads(), user_api="openmp"):
+                    model.fit(classes[chosen], bound, sample_weight=weights[chosen])
+                take(trees, place, numbers, model, edges, share=1 / len(sets))
+            advance(len(numbers), tf)
     return trees.to(device.device)
 
 

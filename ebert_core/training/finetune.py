@@ -188,7 +188,7 @@ def finetune(
             )
         if config.trees:
             around.reporter.log(f"fitting {config.trees} trees for each of {len(data.tfs)} TF(s)")
-            module.grow(fit_trees(data, config, module, around.device, tracks))
+            module.grow(fit_trees(data, config, module, around.device, tracks, around.reporter))
         calibrations, measures = objective.calibrate()
         return {
             "tfs": list(data.tfs),

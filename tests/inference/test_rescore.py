@@ -18,6 +18,7 @@ from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
 from ebert_core.model.trees import REACH, Trees
+from ebert_core.vocabulary import reverse_complement
 from tests.inference.plain import plain_rescore
 
 TRACKS = 3
@@ -113,6 +114,17 @@ def test_trees_are_asked_about_what_a_change_reaches(layers: int, device: Device
     assert (module.head.reach, module.shape.num_trees) == (max(REACH, 31 * (layers == 5)), 30)
     windows = windows_of(rng, 3, 8_000, tracks=True)
     agree(module, device, changes_of(rng, windows, 40))
+    # Asked once for both strands, they say what they say on either.
+    strands = [
+        module(*(torch.from_numpy(np.ascontiguousarray(each)) for each in shown)).detach()
+        for shown in (
+            (windows.bases, windows.states, windows.tracks),
+            (reverse_complement(windows.bases), windows.states[:, ::-1], windows.tracks[:, ::-1]),
+        )
+    ]
+    expected = (strands[0] + strands[1].flip(1)) / 2
+    both = model_score(module, device, both_strands=True)(windows)
+    np.testing.assert_allclose(both, expected, atol=1e-4)
 
 
 @settings(max_examples=10, deadline=None)

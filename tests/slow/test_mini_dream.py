@@ -156,6 +156,17 @@ def test_drawn_rows_stand_for_all_unbound_bins() -> None:
         assert weights[here].sum() == pytest.approx(((labels == UNBOUND) & kind).sum())
 
 
+def test_classes_of_features_have_equal_numbers_and_keep_the_order() -> None:
+    rng = np.random.default_rng(5)
+    features = np.stack([np.exp(4 * rng.normal(size=5_000)), rng.integers(0, 2, 5_000)], axis=1).astype(np.float32)
+    edges = rivals_boosting.class_edges(features, 100)
+    classes = rivals_boosting.classed(features, edges)
+    assert np.ptp(np.bincount(classes[:, 0], minlength=100)) <= 2
+    assert (np.diff(classes[np.argsort(features[:, 0]), 0].astype(int)) >= 0).all()
+    assert len(np.unique(classes[:, 1])) == 2
+    assert ((classes[:, 1] == classes[:, 1].max()) == (features[:, 1] == 1)).all()
+
+
 def test_motifs_of_a_tf() -> None:
     def motif(name: str, alt_name: str, width: int) -> Motif:
         return Motif(name, alt_name, np.full((width, 4), 0.25, np.float32))
