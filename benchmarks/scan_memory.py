@@ -58,7 +58,7 @@ def child(folder: Path) -> None:
     tfs, cell = tuple(model.tfs[:1]), dataset.state_cells[0]
 
     def made_up(*_: object, **__: object) -> Any:
-        rng, num_tfs = np.random.default_rng(0), len(model.tfs)
+        rng, num_tfs = np.random.default_rng(0), len(tfs)
 
         def score(batch: Any) -> Any:
             shape = (len(batch.bases), batch.bases.shape[1] // 50 - 3, num_tfs)

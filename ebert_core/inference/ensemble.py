@@ -16,9 +16,11 @@ from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
 
 
-def members_score(members: Sequence[BindingModel], device: Device, *, both_strands: bool) -> Score:
-    """Windows -> logits (B, n, M * T): all TFs of the first member, then all of the next."""
-    scores = [model_score(member, device, both_strands=both_strands) for member in members]
+def members_score(
+    members: Sequence[BindingModel], device: Device, *, both_strands: bool, tfs: Sequence[int] | None = None
+) -> Score:
+    """Windows -> logits (B, n, M * T): the TFs of these numbers of the first member, then of the next."""
+    scores = [model_score(member, device, both_strands=both_strands, tfs=tfs) for member in members]
 
     def score(batch: Batch) -> NDArray[np.float32]:
         return np.concatenate([each(batch) for each in scores], axis=-1)

@@ -13,7 +13,7 @@ Legend: B windows, W window_bp, n strides of a window, K bins of a core, N bins 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -150,8 +150,12 @@ def gather(
     return Batch(window, shown)
 
 
-def model_score(module: BindingModel, device: Device, *, both_strands: bool) -> Score:
-    """The scoring function of a model: logits of one strand, or their mean over both."""
+def model_score(module: BindingModel, device: Device, *, both_strands: bool, tfs: Sequence[int] | None = None) -> Score:
+    """The scoring function of a model: logits of one strand, or their mean over both.
+
+    Args:
+        tfs: numbers of the TFs whose logits are given, in their order; None is all.
+    """
     encode = module.listens
 
     def score(batch: Batch) -> NDArray[np.float32]:
@@ -166,8 +170,10 @@ def model_score(module: BindingModel, device: Device, *, both_strands: bool) -> 
                 other = _tensor(reverse_complement(batch.bases), device)
                 turned = _logits(module, other, states.flip(1), features.flip(1), encode=encode)
                 logits = (logits + turned.flip(1)) / 2
+            if tfs is not None:
+                logits = logits[..., tfs]
             if (trees := module.head.trees) is not None:  # they answer the same on both strands
-                logits = (logits + trees(bin_numbers(features, states, module.head.num_states))) / 2
+                logits = (logits + trees(bin_numbers(features, states, module.head.num_states), tfs)) / 2
         return logits.cpu().numpy()
 
     return score

@@ -34,7 +34,7 @@ def piece_values(dataset: Dataset, model: LoadedModel, request: Request, device:
     columns = [model.index(tf) for tf in request.tfs]
     calibrations = [model.calibration(model.tfs[column]) for column in columns]
     members = [packed(member, device) for member in model.members]
-    score = members_score(members, device, both_strands=request.both_strands)
+    score = members_score(members, device, both_strands=request.both_strands, tfs=columns)
     choices = model.scan_geometries()
     mapped = _mapped(dataset, model, request)
     many = len(model.members) > 1
@@ -61,10 +61,10 @@ def piece_values(dataset: Dataset, model: LoadedModel, request: Request, device:
                     "try --precision fp32; if it stays, fine-tune again with a lower learning rate",
                 )
             rows, by_model = slice(done, done + len(bins)), by_member(logits, len(model.members))
-            for place, (column, calibration) in enumerate(zip(columns, calibrations, strict=True)):
-                found[rows, place] = calibration.probabilities(by_model[..., column].mean(axis=1))
+            for place, calibration in enumerate(calibrations):
+                found[rows, place] = calibration.probabilities(by_model[..., place].mean(axis=1))
                 if spread is not None:
-                    spread[rows, place] = calibration.probabilities(by_model[..., column]).std(axis=1)
+                    spread[rows, place] = calibration.probabilities(by_model[..., place]).std(axis=1)
             done += len(bins)
             advance(len(bins), chrom)
         give_back(*mapped)

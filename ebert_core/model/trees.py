@@ -8,6 +8,7 @@ TF, N bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -74,25 +75,26 @@ class Trees(nn.Module):
         self.register_buffer("value", torch.zeros(num_tfs, num_trees, LEAVES))
         self.register_buffer("base", torch.zeros(num_tfs))
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        """(..., P) -> log-odds, float32 (..., T)."""
+    def forward(self, numbers: Tensor, tfs: Sequence[int] | None = None) -> Tensor:
+        """(..., P) -> log-odds, float32 (..., T), of the TFs of these numbers; None is all."""
+        tfs = range(len(self.value)) if tfs is None else tfs
         flat = numbers.reshape(-1, numbers.shape[-1])
         # Question by question, so that the trees' answers to it lie side by side.
         asked = self.asked.transpose(1, 2).flatten(1)
         threshold = self.threshold.transpose(1, 2).reshape(*asked.shape, 1)
-        found = torch.cat([self._score(part.t().contiguous(), asked, threshold) for part in flat.split(_AT_ONCE)])
+        found = torch.cat([self._score(part.t().contiguous(), asked, threshold, tfs) for part in flat.split(_AT_ONCE)])
         return found.unflatten(0, numbers.shape[:-1])
 
-    def _score(self, numbers: Tensor, asked: Tensor, threshold: Tensor) -> Tensor:
+    def _score(self, numbers: Tensor, asked: Tensor, threshold: Tensor, tfs: Sequence[int]) -> Tensor:
         """(P, N) -> (N, T); `asked` (T, 7 M) and `threshold` (T, 7 M, 1) in the order of questions."""
         by_tf = []
-        for place, value in enumerate(self.value):
+        for place in tfs:
             above = (numbers.index_select(0, asked[place]) > threshold[place]).unflatten(0, (NODES, -1))
             first = above[0]
             second = _either(first, above[2], above[1])
             third = _either(first, _either(second, above[6], above[5]), _either(second, above[4], above[3]))
             leaf = 4 * first.view(torch.uint8) + 2 * second.view(torch.uint8) + third.view(torch.uint8)
-            by_tf.append(value.gather(1, leaf.long()).sum(dim=0) + self.base[place])
+            by_tf.append(self.value[place].gather(1, leaf.long()).sum(dim=0) + self.base[place])
         return torch.stack(by_tf, dim=1)
 
 

@@ -125,6 +125,9 @@ def test_trees_are_asked_about_what_a_change_reaches(layers: int, device: Device
     expected = (strands[0] + strands[1].flip(1)) / 2
     both = model_score(module, device, both_strands=True)(windows)
     np.testing.assert_allclose(both, expected, atol=1e-4)
+    # Only some TFs' answers: the same.
+    some = model_score(module, device, both_strands=True, tfs=[2, 0])(windows)
+    np.testing.assert_array_equal(some, both[..., [2, 0]])
 
 
 @settings(max_examples=10, deadline=None)
