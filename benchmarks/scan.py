@@ -116,7 +116,7 @@ def report(size: str, dataset: Dataset, folder: Path, rounds: int) -> dict[str, 
     }
     window_s = geometry.core_bins / rates["dense"]
     shares = {
-        name: f"{taken[name] * (2 if 'one strand' in name else 1) / window_s:.1%}" for name in list(parts(few))[:3]
+        name: f"{taken[name] * (2 if 'one strand' in name else 1) / window_s:.1%}" for name in list(parts(few))[:4]
     }
     print(f"{size}: {json.dumps(figures)}; encoder {gflops:.0f} of {peak:.0f} GFLOP/s")
     print(f"{size}: bins/s of a core { ({name: round(rate) for name, rate in rates.items()}) }")

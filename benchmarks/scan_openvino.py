@@ -40,7 +40,8 @@ def openvino(rounds: int) -> dict[str, Any]:
 
 def of_size(size: str, rounds: int) -> dict[str, Any]:
     config = PRESETS[size].encoder
-    module = random_model(config, finetune_defaults(config, motifs=True), num_tracks=6)
+    finetune = finetune_defaults(config, motifs=True).model_copy(update={"trees": 0})
+    module = random_model(config, finetune, num_tracks=6)
     device = choose_device("cpu", "bf16")
     rng = np.random.default_rng(0)
     bases = torch.from_numpy(rng.integers(0, 4, (BLOCKS, BLOCK_BP), dtype=np.uint8))

@@ -23,6 +23,7 @@ from ebert_core.model.checkpoint import features_entry, save, vocabulary_entry
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
+from ebert_core.model.trees import Trees
 
 CELLS: Final = ("GM12878", "HeLa-S3", "K562")
 TFS: Final = tuple(f"TF{number}" for number in range(10))
@@ -122,7 +123,18 @@ def random_model(config: EncoderConfig, finetune: FinetuneConfig, num_tracks: in
     torch.manual_seed(0)
     module = BindingModel(Encoder(config, STATES), len(TFS), shape, motifs).eval()
     torch.nn.init.normal_(module.head.from_tokens.weight, std=0.05)
+    if finetune.trees:
+        module.grow(random_trees(module, finetune.trees))
     return module
+
+
+def random_trees(module: BindingModel, number: int) -> Trees:
+    """So many trees per TF with random questions about the model's own task features."""
+    trees = Trees(module.head.out.out_features, number)
+    trees.asked.random_(0, 3 * (module.shape.num_features + module.head.num_states))
+    trees.threshold.normal_()
+    trees.value.normal_(std=0.02)
+    return trees
 
 
 def make_model(folder: Path, dataset: Dataset, size: str) -> None:

@@ -4,7 +4,7 @@
     python benchmarks/variants.py --quick    `small`, few variants; under a minute
 
 The model has the shape that `ebert finetune --motifs` gives by default and random weights: 45 motifs, 5 layers at
-strides, an encoder that reads blocks of 1,600 bp. SNVs at random places of chr22 (EBERT_REAL_DATA, default
+strides, 450 trees, an encoder that reads blocks of 1,600 bp. SNVs at random places of chr22 (EBERT_REAL_DATA, default
 ../shared/data; without it of a random chromosome), in two densities: `spread`, as 10,000 on all of chr22, where few
 share a block of the reference, and `dense`, one per 700 bp, about as in one person's genome. Logits of both strands are
 averaged, in the precision that the commands choose.
@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scan_world import random_trees
 
 from ebert_core.config import PRESETS, PrepareConfig, finetune_defaults
 from ebert_core.data.dataset import Dataset
@@ -93,6 +94,7 @@ def random_model(size: str) -> LoadedModel:
     with torch.no_grad():
         # A fresh model does not listen to its encoder.
         module.head.from_tokens.weight.normal_(std=module.head.from_tokens.in_features**-0.5)
+    module.grow(random_trees(module, config.trees))
     manifest = {
         "tfs": ["CTCF"],
         "config": config.model_dump(),
