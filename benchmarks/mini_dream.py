@@ -18,10 +18,11 @@ may; `boosting`, Anchor-like; `cnn`, FactorNet-like; both also `_no_accessibilit
 rivals_ebert.py; `ebert_ensemble` and `ebert_network_ensemble`, means of their seeds.
 
 Data: EBERT_REAL_DATA, default ../shared/data. Every finished (design, turn, seed) is a line of WORK/runs.jsonl and a
-file of scores in WORK/scores, and is not repeated. Output: a table per setting, differences paired over 1,000 resamples
-of 1-Mb blocks, then a line of JSON, of the setting cross at its top: `mean_auprc` (mean over TFs, spread over seeds per
-design), `vs_boosting`, `vs_cnn`, `wins_vs_boosting`, `pretrained_vs_scratch`, `states_vs_none`, and without
-accessibility `vs_boosting_no_accessibility`, `vs_cnn_no_accessibility`; null where a design was not run.
+file of scores in WORK/scores, and is not repeated: another version of the code wants another WORK. Output: a table
+per setting, differences paired over 1,000 resamples of 1-Mb blocks, then a line of JSON, of the setting cross at its
+top: `mean_auprc` (mean over TFs, spread over seeds per design), `vs_boosting`, `vs_cnn`, `wins_vs_boosting`,
+`pretrained_vs_scratch`, `states_vs_none` and further pairs of designs (`COMPARISONS`), among them those without
+accessibility; null where a design was not run.
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.ablations:
-        options.designs = ["ebert", "ebert_network", *ABLATIONS]
+        options.designs = ["ebert", "ebert_network", "ebert_scratch", "ebert_no_states", *ABLATIONS]
     if options.quick:
         options.work, options.turns, options.seeds = options.work / "quick", options.turns[:1], options.seeds[:1]
         options.tfs, options.cnn_seconds = list(TFS[:2]), 20.0

@@ -1,6 +1,6 @@
 """What the road reaches on real hg19 data: ten TFs in K562 on chr22, both held out, beside the baselines.
 
-    python benchmarks/real_road.py            three seeds, about 40 minutes on 2 cores
+    python benchmarks/real_road.py            three seeds, about an hour on 2 cores
     python benchmarks/real_road.py --quick    one seed, a few steps: shows only that the script works
 
 Runs examples/real_chr20_22.sh (data: EBERT_REAL_DATA, default ../shared/data), measuring each command. Last line: JSON
@@ -26,7 +26,13 @@ def run_once(seed: int, quick: bool, folder: Path) -> tuple[dict[str, float], li
     """(auPRC per row of the report, measures per command) of one run of the example."""
     measures = folder / "measures.jsonl"
     wrapped = f"{sys.executable} {ROOT / 'benchmarks' / 'measure_command.py'} {Path(sys.executable).parent / 'ebert'}"
-    environment = {**os.environ, "EBERT": wrapped, "EBERT_MEASURES": str(measures), "EBERT_SEED": str(seed)}
+    environment = {
+        **os.environ,
+        "EBERT": wrapped,
+        "EBERT_MEASURES": str(measures),
+        "EBERT_SEED": str(seed),
+        "EBERT_ENSEMBLE": "1",
+    }
     environment.setdefault("EBERT_REAL_DATA", str(ROOT.parent / "shared" / "data"))
     if quick:
         environment["EBERT_QUICK"] = "1"

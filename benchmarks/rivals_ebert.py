@@ -46,11 +46,11 @@ DESIGNS = {
     "ebert_others_accessibility": Design(finetune=(*FULL, "--set", "features.own_accessibility=false")),
     "ebert_no_accessibility": Design(finetune=(*FULL, "--no-accessibility")),
     "ebert_network": Design(finetune=NETWORK),
+    "ebert_scratch": Design(pretrain=None, finetune=NETWORK),
+    "ebert_no_states": Design(finetune=(*NETWORK, "--no-states"), predict=("--no-states",)),
 }
 """What is compared with the rivals; `ebert` is the default, with boosted trees."""
 ABLATIONS = {
-    "ebert_scratch": Design(pretrain=None, finetune=NETWORK),
-    "ebert_no_states": Design(finetune=(*NETWORK, "--no-states"), predict=("--no-states",)),
     "ebert_pretrained_no_states": Design(pretrain=("--no-states",), finetune=NETWORK),
     "ebert_pretrained_states_shown": Design(pretrain=("--set", "masking.state_rate=0"), finetune=NETWORK),
     "ebert_5_bp_tokens": Design(pretrain=("--set", "encoder.token_bp=5"), finetune=NETWORK),

@@ -228,7 +228,9 @@ class FinetuneConfig(Config):
     head_share: float = Field(
         0.7, ge=0, le=1, description="share of the steps, the first, that train the head on the task features alone"
     )
-    trees: int = Field(0, ge=0, description="boosted trees per TF on the task features, averaged with the network")
+    trees: int = Field(
+        0, ge=0, description="boosted trees per TF on the task features, in three sets; averaged with the network"
+    )
     members: int = Field(
         1, ge=1, description="models of an ensemble, of seeds one after the other; their logits are averaged"
     )
@@ -247,8 +249,8 @@ class FinetuneConfig(Config):
             )
         if self.trees and self.context_bp < _TREES_CONTEXT_BP:
             raise ValueError(
-                f"trees take {_TREES_CONTEXT_BP} bp around a bin, context_bp is {self.context_bp}: widen it, or "
-                "set trees=0"
+                f"trees, a default of --motifs, take {_TREES_CONTEXT_BP} bp around a bin, and context_bp is "
+                f"{self.context_bp}: widen it, or set trees=0"
             )
         if self.bound_share + self.open_share > 1:
             raise ValueError("bound_share and open_share add up to more than 1")

@@ -24,7 +24,7 @@ def resolve(base: C, toml: Path | None = None, settings: Iterable[str] = (), **o
         InputError: the TOML does not parse.
         EbertError: an unknown key or a value that cannot be (all are listed), in the TOML or among the settings.
     """
-    values = base.model_dump()
+    values, of_file = base.model_dump(), None
     if toml is not None:
         try:
             changes = tomllib.loads(toml.read_text(encoding="utf-8"))
@@ -34,8 +34,7 @@ def resolve(base: C, toml: Path | None = None, settings: Iterable[str] = (), **o
             raise InputError(toml, "is not text", "name a TOML file with --config") from None
         except tomllib.TOMLDecodeError as error:
             raise InputError(toml, f"is not valid TOML ({error})", "write key = value, text in quotes") from None
-        values = _merged(values, changes)
-        base = _validated(base, values, str(toml))
+        values = of_file = _merged(values, changes)
     for setting in settings:
         key, sign, text = setting.partition("=")
         if not sign:
@@ -45,7 +44,12 @@ def resolve(base: C, toml: Path | None = None, settings: Iterable[str] = (), **o
             change = {part: change}
         values = _merged(values, change)
     values = _merged(values, {name: value for name, value in options.items() if value is not None})
-    return _validated(base, values, "the settings")
+    try:
+        return type(base).model_validate(values)
+    except ValidationError:
+        if of_file is not None:
+            _validated(base, of_file, str(toml))  # is it the file that cannot be?
+        return _validated(base, values, "the settings")
 
 
 def _parsed(text: str) -> Any:

@@ -219,3 +219,14 @@ def test_names_may_be_typed_with_commas():
 def test_a_switch_may_be_left_to_the_program(typed, known):
     once = resolve(FinetuneConfig(), settings=["features.other_states=true", f"features.other_states={typed}"])
     assert once.features.other_states is known
+
+
+def test_what_belongs_together_may_come_from_a_file_and_from_settings(tmp_path):
+    toml = tmp_path / "mine.toml"
+    toml.write_text("window_bp = 3200\ncontext_bp = 800\n")
+    base = finetune_defaults(PRESETS["tiny"].encoder, motifs=True)
+    assert resolve(base, toml, ["trees=0"]).context_bp == 800
+    with pytest.raises(EbertError, match=r"mine\.toml: trees, .* take 1200 bp .* context_bp is 800"):
+        resolve(base, toml, ["steps=5"])
+    with pytest.raises(EbertError, match=r"the settings: .*context_bp is 600"):
+        resolve(base, None, ["context_bp=600"])

@@ -28,7 +28,6 @@ from ebert_core.inference.packed import packed
 from ebert_core.inference.windows import Floats
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
-from ebert_core.model.trees import bin_numbers
 from ebert_core.vocabulary import BASE_N, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN, reverse_complement
 
 # Crops and blocks begin at whole state bins.
@@ -252,11 +251,10 @@ class _Rescorer:
         at_once = max(1, self._more * _READ_BP // (rows.strides.shape[1] * STRIDE_BP))
         for first in range(0, len(row), at_once):
             some = slice(first, first + at_once)
-            states = self._tensor(rows.crop_states[row[some]])
-            numbers = bin_numbers(features[self._tensor(row[some])], states, head.num_states)
-            numbers = numbers[torch.arange(len(numbers))[:, None], self._tensor(asked[some])]
-            found.append(head.trees(numbers).cpu().numpy())
-        return (logits + np.concatenate(found)) / 2
+            shown = features[self._tensor(row[some])], self._tensor(rows.crop_states[row[some]])
+            given = head.with_trees(self._tensor(logits[some]), *shown, bins=self._tensor(asked[some]))
+            found.append(given.cpu().numpy())
+        return np.concatenate(found)
 
     def _features(self, rows: _Rows) -> Tensor:
         """Task features of the crops, (J, C, features); of alternatives only what a change reaches is computed."""

@@ -26,7 +26,6 @@ from ebert_core.data.windows import Batch
 from ebert_core.genome.intervals import Positions
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
-from ebert_core.model.trees import bin_numbers
 from ebert_core.vocabulary import BASE_N, BIN_BP, STATE_BIN_BP, STATE_UNKNOWN, STRIDE_BP, reverse_complement
 
 # bp of a pass of the model. On a CPU the products run at their full rate from about here on, and no activation of the
@@ -172,8 +171,8 @@ def model_score(module: BindingModel, device: Device, *, both_strands: bool, tfs
                 logits = (logits + turned.flip(1)) / 2
             if tfs is not None:
                 logits = logits[..., tfs]
-            if (trees := module.head.trees) is not None:  # they answer the same on both strands
-                logits = (logits + trees(bin_numbers(features, states, module.head.num_states), tfs)) / 2
+            # Trees answer the same on both strands.
+            logits = module.head.with_trees(logits, features, states, tfs=tfs)
         return logits.cpu().numpy()
 
     return score

@@ -6,6 +6,7 @@ Legend: B windows, W window_bp, L tokens, D width, n strides of a window, F trac
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -204,10 +205,33 @@ class BindingHead(nn.Module):
 
     def forward(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
         """Logits of the bins at strides 0 .. n - 4, float32 (B, n - 3, T); arguments as of `network`."""
-        found = self.network(tokens, features, states)
+        return self.with_trees(self.network(tokens, features, states), features, states)
+
+    def with_trees(
+        self,
+        logits: Tensor,
+        features: Tensor,
+        states: Tensor,
+        *,
+        tfs: Sequence[int] | None = None,
+        bins: Tensor | None = None,
+    ) -> Tensor:
+        """The mean of the network's logits and the trees', where these have a say; the logits where they have none.
+
+        Args:
+            logits: of the network, (B, K, T).
+            features, states: of the windows, as of `network`.
+            tfs: numbers of the TFs that the logits are of; None is all.
+            bins: strides at which the bins begin that the logits are of, (B, K); None is all of a window's.
+        """
         if self.trees is None:
-            return found
-        return (found + self.trees(bin_numbers(features, states, self.num_states))) / 2
+            return logits
+        numbers = bin_numbers(features, states, self.num_states)
+        informed = self.trees.informed(features, states)
+        if bins is not None:
+            rows = torch.arange(len(bins), device=bins.device)[:, None]
+            numbers, informed = numbers[rows, bins], informed[rows, bins]
+        return torch.where(informed, (logits + self.trees(numbers, tfs)) / 2, logits)
 
     def network(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
         """Logits without the trees' say.

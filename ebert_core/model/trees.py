@@ -25,7 +25,10 @@ _NEAR: Final = 4
 _AROUND: Final = 20
 REACH: Final = _AROUND
 """Strides to either side of a bin that its numbers are of."""
-_AT_ONCE: Final = 512  # bins whose answers stay in a core's cache
+NUMBERS_OF_A_CHANNEL: Final = 3
+"""P is so many times F + K."""
+# Bins at a time: on a CPU so few that their answers stay in a core's cache.
+_AT_ONCE: Final = {"cpu": 512, "cuda": 8_192}
 
 
 def bin_numbers(features: Tensor, states: Tensor, num_states: int) -> Tensor:
@@ -53,16 +56,22 @@ def bin_numbers(features: Tensor, states: Tensor, num_states: int) -> Tensor:
 class Trees(nn.Module):
     """M trees per TF; their sum is a log-odds.
 
+    What is unknown looks to a tree like what is closed, so trees have no say where a cell type lacks what they were
+    fitted to: its accessibility, or its states.
+
     Args:
         num_tfs, num_trees: T, M.
 
     Attributes:
+        needs: int32 (2,): the channel of the task features that says whether the cell type's own accessibility is
+            known, -1 if they do without; and whether the bin's state must be known.
         asked: which number each question is about, int32 (T, M, 7); question 0 first, then 1 or 2, then 3 .. 6.
         threshold: float32 (T, M, 7).
         value: of the leaves, float32 (T, M, 8).
         base: float32 (T,).
     """
 
+    needs: Tensor
     asked: Tensor
     threshold: Tensor
     value: Tensor
@@ -70,6 +79,7 @@ class Trees(nn.Module):
 
     def __init__(self, num_tfs: int, num_trees: int) -> None:
         super().__init__()
+        self.register_buffer("needs", torch.tensor([-1, 0], dtype=torch.int32))
         self.register_buffer("asked", torch.zeros(num_tfs, num_trees, NODES, dtype=torch.int32))
         self.register_buffer("threshold", torch.full((num_tfs, num_trees, NODES), torch.inf))
         self.register_buffer("value", torch.zeros(num_tfs, num_trees, LEAVES))
@@ -77,13 +87,27 @@ class Trees(nn.Module):
 
     def forward(self, numbers: Tensor, tfs: Sequence[int] | None = None) -> Tensor:
         """(..., P) -> log-odds, float32 (..., T), of the TFs of these numbers; None is all."""
-        tfs = range(len(self.value)) if tfs is None else tfs
+        tfs, at_once = range(len(self.value)) if tfs is None else tfs, _AT_ONCE[numbers.device.type]
         flat = numbers.reshape(-1, numbers.shape[-1])
         # Question by question, so that the trees' answers to it lie side by side.
         asked = self.asked.transpose(1, 2).flatten(1)
         threshold = self.threshold.transpose(1, 2).reshape(*asked.shape, 1)
-        found = torch.cat([self._score(part.t().contiguous(), asked, threshold, tfs) for part in flat.split(_AT_ONCE)])
+        found = torch.cat([self._score(part.t().contiguous(), asked, threshold, tfs) for part in flat.split(at_once)])
         return found.unflatten(0, numbers.shape[:-1])
+
+    def informed(self, features: Tensor, states: Tensor) -> Tensor:
+        """Whether a window shows what the trees need of the bins at strides 0 .. n - 4, bool (B, n - 3, 1).
+
+        Args:
+            features: (B, n, F).
+            states: state codes (B, n / 4), 0 unknown.
+        """
+        strides = (states != 0).repeat_interleave(STATE_BIN_BP // STRIDE_BP, dim=1)
+        found = strides.unfold(1, STRIDES_PER_BIN, 1).any(dim=-1) | (self.needs[1] == 0)
+        if features.shape[-1]:
+            own = features.index_select(-1, self.needs[:1].clamp(min=0))[:, : found.shape[1], 0]
+            found = found & ((own > 0) | (self.needs[0] < 0))
+        return found[..., None]
 
     def _score(self, numbers: Tensor, asked: Tensor, threshold: Tensor, tfs: Sequence[int]) -> Tensor:
         """(P, N) -> (N, T); `asked` (T, 7 M) and `threshold` (T, 7 M, 1) in the order of questions."""

@@ -1,13 +1,14 @@
 """Fitting the boosted trees of a model to the labels, once its network is trained; scikit-learn does the boosting.
 
-All bins that a TF binds are learned from, and unbound ones are drawn: where another TF binds, near open chromatin, and
-elsewhere. Each has the weight of those it stands for, so the trees' log-odds are those of the genome's own share of
-bound bins.
+Bins that a TF binds are learned from, all or as many as memory allows, and unbound ones are drawn: where another TF
+binds, near open chromatin, and elsewhere. Each has the weight of those it stands for, so the trees' log-odds are those
+of the genome's own share of bound bins.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ebert_core.config import FinetuneConfig
-from ebert_core.data.task_features import TrackReader, TrackSpec
+from ebert_core.data.task_features import ACCESSIBILITY_CHANNELS, TrackReader, TrackSpec
 from ebert_core.data.windows import Batch
 from ebert_core.epigenome.accessibility import is_open
 from ebert_core.genome.labels import BOUND, UNBOUND
@@ -25,15 +26,16 @@ from ebert_core.inference.predictor import chrom_tracks
 from ebert_core.inference.scan import ScanGeometry, scan
 from ebert_core.model.device import Device
 from ebert_core.model.fusion import BindingModel
-from ebert_core.model.trees import DEPTH, LEAVES, Trees, bin_numbers
+from ebert_core.model.trees import DEPTH, LEAVES, NUMBERS_OF_A_CHANNEL, Trees, bin_numbers
 from ebert_core.reporting import SILENT, Reporter
 from ebert_core.training.finetune_data import FinetuneData
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
-# Over all cell types and chromosomes: bins drawn whose numbers are computed, some 300 MB, of each stratum:
-# bound by some TF; by none, near open chromatin; by none, elsewhere.
-POOL: Final = (180_000, 60_000, 30_000)
-# Of those, unbound bins that a set of a TF's trees learns from, of each stratum, at most.
+# Bins whose numbers are computed, over all cell types and chromosomes: bound ones, shared out evenly among the TFs; and
+# of those that no TF binds, near open chromatin and elsewhere. The numbers of all take some 400 MB.
+BOUND_BINS: Final = 180_000
+UNBOUND_POOL: Final = (60_000, 30_000)
+# Of those, unbound bins that a set of a TF's trees learns from: bound by other TFs, near open chromatin, elsewhere.
 UNBOUND_BINS: Final = (15_000, 30_000, 15_000)
 # A TF's trees are boosted in so many sets, each from other unbound bins, whose log-odds are averaged.
 _SETS: Final = 3
@@ -41,6 +43,7 @@ _CLASSES: Final = 255
 _EDGE_ROWS: Final = 60_000
 _NEAR_OPEN: Final = 8  # strides from a bin's beginning
 _STREAM: Final = 5
+_OWN_KNOWN: Final = ACCESSIBILITY_CHANNELS.index("own known")
 # Small trees that see few numbers at a question carried over from one cell type to another as well as large ones
 # (benchmarks/rivals_boosting.py has the same).
 _SETTINGS: Final[dict[str, Any]] = {
@@ -55,7 +58,10 @@ _SETTINGS: Final[dict[str, Any]] = {
 
 
 class Rows(NamedTuple):
-    """Bins to learn from: numbers (N, P), label codes (N, T), strata (N,), weights (N,)."""
+    """Bins to learn from: numbers (N, P), label codes (N, T), strata (N,), weights (N,).
+
+    Strata: 0 bound by some TF; by none, 1 near open chromatin, 2 elsewhere.
+    """
 
     numbers: NDArray[np.float32]
     labels: NDArray[np.uint8]
@@ -88,12 +94,16 @@ def fit_trees(
 
     rng = np.random.default_rng([config.seed, _STREAM])
     source = _Source(data, config, module, device, TrackReader(data.dataset, tracks) if tracks.channels else None)
-    places = list(itertools.product(data.cells, data.train))
-    found = [source.rows(cell, region, len(places), rng) for cell, region in places]
-    rows = Rows(*(np.concatenate(parts) for parts in zip(*(each for each in found if each is not None), strict=True)))
+    needs = source.needs()
+    places = [source.place(cell, region) for cell in source.informed_cells(*needs) for region in data.train]
+    rates = Rates.of([place.counts for place in places])
+    rows = Rows(
+        *(np.concatenate(parts) for parts in zip(*(source.rows(each, rates, rng) for each in places), strict=True))
+    )
     edges = class_edges(rows.numbers, rng)
-    classes = classes_of(rows.numbers, edges)
+    rows, classes = rows._replace(numbers=rows.numbers[:0]), classes_of(rows.numbers, edges)
     trees = Trees(len(data.tfs), config.trees)
+    trees.needs[:] = torch.tensor([_OWN_KNOWN if needs[0] else -1, needs[1]])
     sets = np.array_split(np.arange(config.trees), min(_SETS, config.trees))
     with reporter.task("boosting", len(data.tfs) * config.trees, "trees") as advance:
         for (place, tf), numbers in itertools.product(enumerate(data.tfs), sets):
@@ -147,6 +157,32 @@ def classes_of(numbers: NDArray[np.float32], edges: list[NDArray[np.float32]]) -
     return found
 
 
+class Rates(NamedTuple):
+    """Shares of bins that are drawn: of those that a TF binds, (T,); of those that none binds, (2,)."""
+
+    bound: NDArray[np.float64]
+    unbound: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, counts: Sequence[NDArray[np.int64]]) -> Rates:
+        """From the counts of all places, (T + 2,) each, as of `_Place`."""
+        total = np.maximum(np.sum(counts, axis=0), 1)
+        num_tfs = len(total) - 2
+        return cls(np.minimum(BOUND_BINS / num_tfs / total[:-2], 1), np.minimum(UNBOUND_POOL / total[-2:], 1))
+
+
+class _Place(NamedTuple):
+    """A cell type and region to learn from.
+
+    Attributes:
+        counts: how many bins each TF binds, and how many none binds, near open chromatin and elsewhere; (T + 2,).
+    """
+
+    cell: str
+    region: Region
+    counts: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class _Source:
     """Where the bins to learn from come from; `reader` is None where the model reads no tracks."""
@@ -157,21 +193,59 @@ class _Source:
     device: Device
     reader: TrackReader | None
 
-    def rows(self, cell: str, region: Region, places: int, rng: np.random.Generator) -> Rows | None:
-        """Bins of a cell type and region, one of so many places; None where there are none."""
-        dataset, chrom = self.data.dataset, region.chrom
-        labels = np.stack([self._labels(tf, cell, chrom) for tf in self.data.tfs], axis=1)
-        strata, weights = _drawn(labels, self._bindable(cell, chrom, len(labels)), region, places, rng)
-        if not weights.any():
-            return None
+    def needs(self) -> tuple[bool, bool]:
+        """Whether trees need a cell type's own accessibility, and its states: if any that is trained on has them."""
+        cells = self.data.cells
+        return any(map(self._has_accessibility, cells)), any(map(self._has_states, cells))
+
+    def informed_cells(self, accessibility: bool, states: bool) -> list[str]:
+        """Cell types that are trained on and have what trees need; all, where none has both."""
+        return [
+            cell
+            for cell in self.data.cells
+            if self._has_accessibility(cell) >= accessibility and self._has_states(cell) >= states
+        ] or list(self.data.cells)
+
+    def place(self, cell: str, region: Region) -> _Place:
+        """A place with its counts."""
+        labels, strata, inside = self._labelled(cell, region)
+        bound = (labels[inside] == BOUND).sum(axis=0)
+        return _Place(cell, region, np.concatenate([bound, np.bincount(strata[inside], minlength=3)[1:]]))
+
+    def rows(self, place: _Place, rates: Rates, rng: np.random.Generator) -> Rows:
+        """What is drawn of a place."""
+        dataset, cell, chrom = self.data.dataset, place.cell, place.region.chrom
+        labels, strata, inside = self._labelled(cell, place.region)
+        weights = drawn(labels, strata, inside, rates, rng)
         offset = dataset.assembly.offset(chrom)
         span = (offset, offset + dataset.assembly.length(chrom))
         geometry = self._geometry(np.flatnonzero(weights))
         tracks = None if self.reader is None else chrom_tracks(self.reader, cell, span, geometry.window_bp)
         at_once, states = geometry.windows_at_once(self.device), self._states(cell, chrom)
-        parts = list(scan(self._numbers, dataset.sequence(chrom), states, weights > 0, geometry, at_once, tracks))
-        bins, numbers = (np.concatenate(each) for each in zip(*parts, strict=True))
+        none = np.zeros(0, dtype=np.int64), np.zeros((0, self._num_numbers), dtype=np.float32)
+        parts = scan(self._numbers, dataset.sequence(chrom), states, weights > 0, geometry, at_once, tracks)
+        bins, numbers = (np.concatenate(each) for each in zip(none, *parts, strict=True))
         return Rows(numbers, labels[bins], strata[bins], weights[bins])
+
+    @property
+    def _num_numbers(self) -> int:
+        return NUMBERS_OF_A_CHANNEL * (self.module.shape.num_features + self.module.head.num_states)
+
+    def _has_accessibility(self, cell: str) -> bool:
+        return self.reader is not None and self.reader.has_accessibility(cell)
+
+    def _has_states(self, cell: str) -> bool:
+        return self.config.use_states and cell in self.data.dataset.state_cells
+
+    def _labelled(self, cell: str, region: Region) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Of a chromosome's bins: label codes (N, T), strata (N,) as of `Rows`, and which may be learned from (N,)."""
+        labels = np.stack([self._labels(tf, cell, region.chrom) for tf in self.data.tfs], axis=1)
+        starts = np.arange(len(labels)) * STRIDE_BP
+        inside = (starts >= region.start) & (starts + BIN_BP <= region.end)
+        bound = (labels == BOUND).any(axis=1)
+        inside &= bound | (labels == UNBOUND).any(axis=1)
+        bindable = self._bindable(cell, region.chrom, len(labels))
+        return labels, np.where(bound, 0, np.where(bindable, 1, 2)).astype(np.uint8), inside
 
     def _geometry(self, bins: NDArray[np.int64]) -> ScanGeometry:
         """Windows of training, or, where few bins are drawn of a long chromosome, one for each stretch of 200 bp."""
@@ -215,21 +289,23 @@ class _Source:
         return near
 
 
-def _drawn(
-    labels: NDArray[np.uint8], bindable: NDArray[np.bool_], region: Region, places: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The stratum of each bin, and how many bins it stands for, (N,) each; 0 for those that are not computed."""
-    starts = np.arange(len(labels)) * STRIDE_BP
-    inside = (starts >= region.start) & (starts + BIN_BP <= region.end)
-    bound = (labels == BOUND).any(axis=1)
-    inside &= bound | (labels == UNBOUND).any(axis=1)
-    strata = np.where(bound, 0, np.where(bindable, 1, 2)).astype(np.uint8)
-    weights = np.zeros(len(labels))
-    for stratum, most in enumerate(POOL):
-        bins = np.flatnonzero(inside & (strata == stratum))
-        chosen = rng.choice(bins, min(-(-most // places), len(bins)), replace=False)
-        weights[chosen] = len(bins) / max(len(chosen), 1)
-    return strata, weights
+def drawn(
+    labels: NDArray[np.uint8],
+    strata: NDArray[np.uint8],
+    inside: NDArray[np.bool_],
+    rates: Rates,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """How many bins each bin stands for, (N,); 0 for those that are not drawn.
+
+    A bin that several TFs bind is drawn as often as one of the rarest of them.
+    """
+    chance = np.concatenate([[0.0], rates.unbound])[strata]
+    for place, rate in enumerate(rates.bound):
+        bound = labels[:, place] == BOUND
+        chance[bound] = np.maximum(chance[bound], rate)
+    chosen = inside & (rng.random(len(labels)) < chance)
+    return np.divide(1.0, chance, out=np.zeros_like(chance), where=chosen)
 
 
 def take(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,8 @@ def finetune(
         EbertError: an output in the way, nothing to train on, too little memory, or a loss that is not finite.
         KeyboardInterrupt: stopped and saved; `Requeue` is one.
     """
+    if config.trees:
+        importlib.import_module("sklearn.ensemble")  # what is broken shows before the hours, not after
     trunk, origin = start(config.seed)
     torch.manual_seed(config.seed)
     tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells, states=config.use_states)

@@ -40,13 +40,19 @@ def manifest(road):
 
 def test_motifs_and_tfs_beside(road, ebert):
     (road / "m.meme").write_text(MEME)
-    done = ebert(*FINETUNE, "--motifs", "m.meme", "--also", "all", "--set", "features.motifs=['MAX', 'ctcf', 'REST']")
+    # Boosted trees are a default of --motifs, and look further around a bin.
+    for_trees = [f"--set={setting}" for setting in ("window_bp=3200", "context_bp=1200", "trees=6")]
+    motifs = ["--motifs", "m.meme", "--also", "all", "--set", "features.motifs=['MAX', 'ctcf', 'REST']"]
+    refused = ebert(*FINETUNE, *motifs)
+    assert refused.exit_code == 1
+    assert "trees, a default of --motifs, take 1200 bp around a bin, and context_bp is 200" in refused.stderr
+    done = ebert(*FINETUNE, *motifs, *for_trees)
     assert done.exit_code == 0, done.stderr
     assert "m.meme has no motif of REST" in done.stderr
     found = manifest(road)
     # The TF's own first, then the others that were asked for, each once.
     assert found["features"]["motifs"] == ["CTCF (MA0139.1)", "MAX (MA0058.3)"]
-    assert found["features"]["num_tracks"] == 5
+    assert (found["features"]["num_tracks"], found["features"]["num_trees"]) == (5, 6)
     assert (found["tfs"], found["data"]["also"]) == (["CTCF"], ["MAX"])
     for cell in ("HepG2", "MyCell"):  # the second has no accessibility
         predict = ["predict", "-q", "--tf", "CTCF", "--cell", cell, "--model", "new", "--output", "out"]

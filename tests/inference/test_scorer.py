@@ -20,6 +20,7 @@ from ebert_core.inference.scorer import piece_values
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
+from ebert_core.model.trees import NUMBERS_OF_A_CHANNEL, Trees
 
 SOME = (Region("chr2", 3_125, 3_150), Region("chr1", 39_000, 42_500), Region("chr2", 8_000, 30_030))
 
@@ -90,8 +91,8 @@ def test_progress_reaches_every_bin(
     assert len(told) > len(plan.pieces)
 
 
-@pytest.fixture
-def in_blocks(model: LoadedModel, toy_dataset: Dataset) -> LoadedModel:
+@pytest.fixture(params=[0, 20], ids=["the network alone", "with trees"])
+def in_blocks(request: pytest.FixtureRequest, model: LoadedModel, toy_dataset: Dataset) -> LoadedModel:
     """A model of CTCF and MAX whose encoder reads blocks of 400 bp, with task features of the dataset."""
     fusion = FusionConfig(width=16, num_layers=3, encoder_bp=400)
     spec = TrackSpec.choose(toy_dataset, FeatureConfig())
@@ -101,6 +102,12 @@ def in_blocks(model: LoadedModel, toy_dataset: Dataset) -> LoadedModel:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=0.4)
+    if request.param:
+        trees = Trees(2, request.param)
+        trees.asked.random_(0, NUMBERS_OF_A_CHANNEL * (shape.num_features + 18))
+        trees.threshold.normal_(0.2, 0.3)
+        trees.value.normal_()
+        module.grow(trees)
     config = {**model.manifest["config"], "fusion": fusion.model_dump(), "window_bp": 3_200, "context_bp": 400}
     return LoadedModel(model.path, (module,), {**model.manifest, "config": config}, TrackReader(toy_dataset, spec))
 

@@ -7,6 +7,9 @@ import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from ebert_core.config import EncoderConfig, FusionConfig
+from ebert_core.model.encoder import Encoder
+from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.trees import REACH, Trees, bin_numbers
 from ebert_core.training.boosting import class_edges, classes_of, take
 
@@ -74,3 +77,24 @@ def test_both_strands_are_asked_the_same() -> None:
     features, states = torch.from_numpy(rng.normal(size=(1, 40, 2)).astype(np.float32)), torch.randint(0, 4, (1, 10))
     turned = bin_numbers(features.flip(1), states.flip(1), 3).flip(1)
     torch.testing.assert_close(turned, bin_numbers(features, states, 3))
+
+
+def test_they_have_no_say_where_they_see_too_little() -> None:
+    torch.manual_seed(5)
+    encoder = Encoder(EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8), 3)
+    module = BindingModel(encoder, 2, BindingShape(FusionConfig(width=16, num_layers=1), num_tracks=4)).eval()
+    bases, tracks = torch.randint(0, 4, (3, 2_000)), torch.rand(3, 40, 4)
+    states = torch.randint(1, 4, (3, 10))
+    tracks[1, :, 3] = 0  # the channel that says whether the rest is known
+    states[2, 4] = 0  # strides 16 to 19
+    network = module(bases, states, tracks)
+    trees = Trees(2, 5)
+    trees.value[:] = 1.0
+    module.grow(trees)
+    both = (network + 5) / 2
+    torch.testing.assert_close(module(bases, states, tracks), both)
+    trees.needs[:] = torch.tensor([3, 1])
+    expected = both.clone()
+    expected[1] = network[1]
+    expected[2, 16] = network[2, 16]  # the one bin of which no stride has a known state
+    torch.testing.assert_close(module(bases, states, tracks), expected)
