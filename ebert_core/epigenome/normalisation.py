@@ -25,6 +25,7 @@ NUM_QUANTILES: Final = 256
 _SMALLEST_TAIL: Final = 1e-6
 # Quantile i belongs to the strongest exp(-_STEP * i) of the strides above 0.
 _STEP: Final = -math.log(_SMALLEST_TAIL) / (NUM_QUANTILES - 1)
+_AT_ONCE: Final = 2**22  # values of a track that are counted at once, 32 MB as integers
 _PATTERNS: Final = 1 << 16
 _INFINITY: Final = 0x7C00  # bits of the float16 infinity; the bits of finite values from 0 on are below, in order
 
@@ -67,8 +68,10 @@ class Quantiles:
             ValueError: a value is negative or not finite.
         """
         counts = np.zeros(_PATTERNS, dtype=np.int64)
-        for part in [slices] if isinstance(slices, np.ndarray) else slices:
-            counts += np.bincount(_bits(part), minlength=_PATTERNS)
+        for track in [slices] if isinstance(slices, np.ndarray) else slices:
+            flat = track.reshape(-1)
+            for first in range(0, len(flat), _AT_ONCE):
+                counts += np.bincount(_bits(flat[first : first + _AT_ONCE]), minlength=_PATTERNS)
         if counts[_INFINITY:].any():
             raise ValueError("a track's values are finite and 0 or more")
         total, positive = int(counts.sum()), int(counts[1:].sum())
