@@ -9,8 +9,9 @@ TF, N bins.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,13 +88,39 @@ class Trees(nn.Module):
 
     def forward(self, numbers: Tensor, tfs: Sequence[int] | None = None) -> Tensor:
         """(..., P) -> log-odds, float32 (..., T), of the TFs of these numbers; None is all."""
-        tfs, at_once = range(len(self.value)) if tfs is None else tfs, _AT_ONCE[numbers.device.type]
-        flat = numbers.reshape(-1, numbers.shape[-1])
-        # Question by question, so that the trees' answers to it lie side by side.
-        asked = self.asked.transpose(1, 2).flatten(1)
-        threshold = self.threshold.transpose(1, 2).reshape(*asked.shape, 1)
-        found = torch.cat([self._score(part.t().contiguous(), asked, threshold, tfs) for part in flat.split(at_once)])
+        flat, tfs = numbers.reshape(-1, numbers.shape[-1]), range(len(self.value)) if tfs is None else tfs
+        found = self._by_numpy(flat, tfs) if flat.device.type == "cpu" else self._by_torch(flat, tfs)
         return found.unflatten(0, numbers.shape[:-1])
+
+    def _by_numpy(self, numbers: Tensor, tfs: Sequence[int]) -> Tensor:
+        """(N, P) -> (N, T). PyTorch would share out each of many short steps among its threads: twice the time alone,
+        and many times that beside another program."""
+        asked, threshold = (each.numpy() for each in self._by_question())
+        values, trees = self.value.numpy(), np.arange(self.value.shape[1])[:, None] * LEAVES
+        found = np.empty((len(numbers), len(tfs)), dtype=np.float32)
+        for first in range(0, len(numbers), _AT_ONCE["cpu"]):
+            some = slice(first, first + _AT_ONCE["cpu"])
+            columns = np.ascontiguousarray(numbers[some].numpy().T)
+            for row, place in enumerate(tfs):
+                leaf = _leaf(columns.take(asked[place], axis=0) > threshold[place], np.uint8) + trees
+                found[some, row] = values[place].ravel().take(leaf).sum(axis=0) + self.base[place].item()
+        return torch.from_numpy(found)
+
+    def _by_torch(self, numbers: Tensor, tfs: Sequence[int]) -> Tensor:
+        """The same where the tensors lie."""
+        asked, threshold = self._by_question()
+        found = []
+        for part in numbers.split(_AT_ONCE["cuda"]):
+            columns, by_tf = part.t().contiguous(), []
+            for place in tfs:
+                leaf = _leaf(columns.index_select(0, asked[place]) > threshold[place], torch.uint8).long()
+                by_tf.append(self.value[place].gather(1, leaf).sum(dim=0) + self.base[place])
+            found.append(torch.stack(by_tf, dim=1))
+        return torch.cat(found)
+
+    def _by_question(self) -> tuple[Tensor, Tensor]:
+        """`asked` (T, 7 M) and `threshold` (T, 7 M, 1): all trees' first questions, then all their second ones."""
+        return self.asked.transpose(1, 2).flatten(1), self.threshold.transpose(1, 2).flatten(1)[..., None]
 
     def informed(self, features: Tensor, states: Tensor) -> Tensor:
         """Whether a window shows what the trees need of the bins at strides 0 .. n - 4, bool (B, n - 3, 1).
@@ -109,18 +136,15 @@ class Trees(nn.Module):
             found = found & ((own > 0) | (self.needs[0] < 0))
         return found[..., None]
 
-    def _score(self, numbers: Tensor, asked: Tensor, threshold: Tensor, tfs: Sequence[int]) -> Tensor:
-        """(P, N) -> (N, T); `asked` (T, 7 M) and `threshold` (T, 7 M, 1) in the order of questions."""
-        by_tf = []
-        for place in tfs:
-            above = (numbers.index_select(0, asked[place]) > threshold[place]).unflatten(0, (NODES, -1))
-            first = above[0]
-            second = _either(first, above[2], above[1])
-            third = _either(first, _either(second, above[6], above[5]), _either(second, above[4], above[3]))
-            leaf = 4 * first.view(torch.uint8) + 2 * second.view(torch.uint8) + third.view(torch.uint8)
-            by_tf.append(self.value[place].gather(1, leaf.long()).sum(dim=0) + self.base[place])
-        return torch.stack(by_tf, dim=1)
+
+def _leaf(above: Any, code: Any) -> Any:
+    """Answers to the questions, (7 M, N) of NumPy or PyTorch -> the leaf's number, (M, N) of type `code`."""
+    q = above.reshape(NODES, -1, above.shape[-1])
+    first = q[0]
+    second = _either(first, q[2], q[1])
+    third = _either(first, _either(second, q[6], q[5]), _either(second, q[4], q[3]))
+    return 4 * first.view(code) + 2 * second.view(code) + third.view(code)
 
 
-def _either(condition: Tensor, if_true: Tensor, if_false: Tensor) -> Tensor:
+def _either(condition: Any, if_true: Any, if_false: Any) -> Any:
     return (condition & if_true) | (~condition & if_false)

@@ -38,6 +38,10 @@ def test_they_answer_as_the_boosting_that_they_are_from(samples_leaf: int) -> No
     found = trees(torch.from_numpy(numbers).unflatten(0, (4, 250)))
     assert (found.shape, found.dtype) == ((4, 250, 2), torch.float32)
     np.testing.assert_allclose(found.flatten(0, 1), np.stack(expected, axis=1), atol=1e-5)
+    # As on a GPU; and of some TFs, in their order.
+    on_gpu = trees._by_torch(torch.from_numpy(numbers), [1, 0])
+    np.testing.assert_allclose(on_gpu, np.stack(expected[::-1], axis=1), atol=1e-5)
+    torch.testing.assert_close(trees(torch.from_numpy(numbers), [1]), found.flatten(0, 1)[:, 1:])
 
 
 def test_classes_hold_about_as_many_rows_each() -> None:
