@@ -64,7 +64,9 @@ def run(
     ] = None,
     motifs: Annotated[
         Path | None,
-        typer.Option("--motifs", help="MEME file: read the hits of the TFs' motifs and of common ones; adds boosted trees."),
+        typer.Option(
+            "--motifs", help="MEME file: read the hits of the TFs' motifs and of common ones; adds boosted trees."
+        ),
     ] = None,
     accessibility: Annotated[
         bool,
