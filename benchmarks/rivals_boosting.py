@@ -32,6 +32,7 @@ from rivals_setting import TSS_FILE, Scores, Task, bin_strides, labels_at
 from ebert_core.data.dataset import Dataset
 from ebert_core.genome.labels import BOUND, UNBOUND
 from ebert_core.io.motifs import Motif, read_motifs
+from ebert_core.training.boosting import classes_of
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier as Classifier
@@ -76,7 +77,7 @@ class Classed(NamedTuple):
 
     def decision_function(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log-odds (rows,)."""
-        found: NDArray[np.float64] = self.model.decision_function(classed(features, self.edges))
+        found: NDArray[np.float64] = self.model.decision_function(classes_of(features, self.edges))
         return found
 
 
@@ -84,16 +85,6 @@ def class_edges(features: NDArray[np.float32], classes: int) -> list[NDArray[np.
     """Of each feature: the highest value of every class but the last."""
     levels = np.arange(1, classes) / classes
     return [np.unique(np.quantile(values, levels, method="lower")) for values in features.T]
-
-
-def classed(features: NDArray[np.float32], edges: list[NDArray[np.float32]]) -> NDArray[np.uint8]:
-    """The class of each value, (rows, features)."""
-    return np.stack(
-        [np.searchsorted(edge, values) for edge, values in zip(edges, features.T, strict=True)],
-        1,
-        dtype=np.uint8,
-        casting="unsafe",
-    )
 
 
 class FeatureStore:
@@ -213,10 +204,10 @@ def _fit(fit: Rows, valid: Rows, seed: int, budget: Budget) -> Classed:
     (features, bound, weights), (valid_features, valid_bound, valid_weights) = fit, valid
     edges = class_edges(features, budget.classes)
     model.fit(
-        classed(features, edges),
+        classes_of(features, edges),
         bound,
         sample_weight=weights,
-        X_val=classed(valid_features, edges),
+        X_val=classes_of(valid_features, edges),
         y_val=valid_bound,
         sample_weight_val=valid_weights,
     )

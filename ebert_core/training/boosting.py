@@ -85,9 +85,10 @@ def fit_trees(
         module: trained; its task features are what the trees are asked about. It is not changed.
         device: to compute those on.
         tracks: the task features of tracks that the model reads.
+        reporter: is told of the trees as they are fitted.
 
     Returns:
-        Trees of the TFs in their order, on the device.
+        Trees of the TFs in their order, on the device; those of a TF with nothing to tell apart are silent, all 0.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # takes a second
     from threadpoolctl import threadpool_limits
@@ -143,6 +144,8 @@ def class_edges(numbers: NDArray[np.float32], rng: np.random.Generator) -> list[
     Returns:
         P arrays, rising, of 254 values at most.
     """
+    if not len(numbers):
+        return [np.empty(0, dtype=np.float32)] * numbers.shape[1]
     if len(numbers) > _EDGE_ROWS:
         numbers = numbers[np.sort(rng.choice(len(numbers), _EDGE_ROWS, replace=False))]
     at = (np.arange(1, _CLASSES) * len(numbers)) // _CLASSES

@@ -56,6 +56,9 @@ def test_classes_hold_about_as_many_rows_each() -> None:
     for value in range(3):  # few values: each is a class of its own
         assert len(set(classes[numbers[:, 1] == value, 1])) == 1
     assert len(set(classes[:, 1])) == 3
+    # Of no rows there are no classes, and that is no error.
+    nothing = np.empty((0, 2), np.float32)
+    assert classes_of(nothing, class_edges(nothing, rng)).shape == (0, 2)
 
 
 def test_what_is_asked_about_a_bin() -> None:

@@ -160,7 +160,7 @@ def test_classes_of_features_have_equal_numbers_and_keep_the_order() -> None:
     rng = np.random.default_rng(5)
     features = np.stack([np.exp(4 * rng.normal(size=5_000)), rng.integers(0, 2, 5_000)], axis=1).astype(np.float32)
     edges = rivals_boosting.class_edges(features, 100)
-    classes = rivals_boosting.classed(features, edges)
+    classes = rivals_boosting.classes_of(features, edges)
     assert np.ptp(np.bincount(classes[:, 0], minlength=100)) <= 2
     assert (np.diff(classes[np.argsort(features[:, 0]), 0].astype(int)) >= 0).all()
     assert len(np.unique(classes[:, 1])) == 2

@@ -203,6 +203,13 @@ def test_a_run_that_is_stopped_while_trees_are_fitted_goes_on(
 
 
 @pytest.mark.usefixtures("small_leaves")
+def test_where_no_bin_is_drawn_the_trees_are_silent(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boosting, "drawn", lambda labels, *_: np.zeros(len(labels)))
+    weights = load_weights(trained("m", WITH_TREES) / "weights.safetensors")
+    assert (weights["head.trees.value"] == 0).all()
+
+
+@pytest.mark.usefixtures("small_leaves")
 def test_a_tf_with_nothing_to_tell_apart_has_silent_trees(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = boosting.drawn
 
