@@ -2,8 +2,9 @@
 
 Bound bins are all used; unbound ones are drawn, most of those that look bindable and a share of the rest, and weighted
 by what was left out. Trees are added as long as the log-likelihood of the validation part rises. A few classifiers that
-saw other unbound bins and other features at each split are averaged, as Anchor averages its own. Trees are small and
-see few features at a split, which carried over from one training cell type to another at least as well as large ones.
+saw other unbound bins and other features at each split are averaged, as Anchor averages its own, and so are bins with
+their neighbours, as `ebert` does with its trees. Trees are small and see few features at a split, which carried over
+from one training cell type to another at least as well as large ones.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rivals_features import (
     sequence_features,
     state_features,
 )
-from rivals_setting import TSS_FILE, Scores, Task, bin_strides, labels_at
+from rivals_setting import TSS_FILE, Scores, Task, bin_strides, labels_at, neighbours_averaged
 
 from ebert_core.data.dataset import Dataset
 from ebert_core.genome.labels import BOUND, UNBOUND
@@ -50,13 +51,14 @@ SETTINGS: dict[str, Any] = {
 
 class Budget(NamedTuple):
     """Classifiers to average; unbound bins drawn for each and for validation, over all cells; trees at most; classes
-    of a feature."""
+    of a feature; neighbours to either side with whose scores a bin's is averaged."""
 
     models: int = 3
     train_rows: int = 60_000
     valid_rows: int = 60_000
     trees: int = 200
     classes: int = 255
+    neighbours: int = 2
 
 
 Columns = list[tuple[str, NDArray[np.float16]]]
@@ -230,4 +232,5 @@ def boosting(task: Task, seed: int, budget: Budget, shown: str = "all") -> dict[
     gc.collect()
     strides = bin_strides(task.dataset, task.turn.chrom)
     place = task.turn.cell, task.turn.chrom
-    return {tf: log_odds(models[tf], store.columns(tf, *place), strides) for tf in task.tfs}
+    found = {tf: log_odds(models[tf], store.columns(tf, *place), strides) for tf in task.tfs}
+    return {tf: neighbours_averaged(scores, strides, budget.neighbours) for tf, scores in found.items()}

@@ -116,6 +116,19 @@ def bin_strides(dataset: Dataset, chrom: str) -> NDArray[np.int64]:
     return dataset.benchmark_bins().starts(chrom) // STRIDE_BP
 
 
+def neighbours_averaged(scores: Scores, strides: NDArray[np.int64], reach: int) -> Scores:
+    """Every bin's score averaged with those of the bins up to `reach` strides away, which weigh the less the further.
+
+    Args:
+        scores, strides: of the bins, (N,); strides that are not among them have no say.
+    """
+    triangle = 1.0 + reach - np.abs(np.arange(-reach, reach + 1))
+    values, there = np.zeros(int(strides.max()) + 1), np.zeros(int(strides.max()) + 1)
+    values[strides], there[strides] = scores, 1
+    total, weights = (np.convolve(each, triangle)[strides + reach] for each in (values, there))
+    return (total / weights).astype(np.float32)
+
+
 def labels_at(dataset: Dataset, tf: str, cell: str, chrom: str, strides: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Label codes of the bins that begin at these strides."""
     return dataset.labels(tf, cell, chrom)[strides]

@@ -29,7 +29,7 @@ SIDECAR_SUFFIX: Final = ".ebert.json"
 # One number per kind; it grows when a reader of the old format would go wrong.
 DATASET_FORMAT: Final = 1
 CHECKPOINT_FORMAT: Final = 1
-MODEL_FORMAT: Final = 4
+MODEL_FORMAT: Final = 5
 _PARTIAL: Final = ".partial-"
 _REPLACED: Final = ".replaced"
 _CHUNK_BYTES: Final = 1 << 22

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ebert_core.config import FusionConfig
 from ebert_core.model.encoder import Encoder, initialise_linear
 from ebert_core.model.stride_features import Composition, MotifScan, base_indicators
-from ebert_core.model.trees import REACH, Trees, bin_numbers
+from ebert_core.model.trees import NEIGHBOURS, REACH, Trees, averaged, bin_numbers
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
 _INITIAL_LOGIT: Final = -2.5
@@ -228,10 +228,16 @@ class BindingHead(nn.Module):
             return logits
         numbers = bin_numbers(features, states, self.num_states)
         informed = self.trees.informed(features, states)
-        if bins is not None:
-            rows = torch.arange(len(bins), device=bins.device)[:, None]
-            numbers, informed = numbers[rows, bins], informed[rows, bins]
-        return torch.where(informed, (logits + self.trees(numbers, tfs)) / 2, logits)
+        if bins is None:
+            return _mean(logits, averaged(self.trees(numbers, tfs), informed), informed)
+        # The asked bins, those between them, and their neighbours; none beyond the window's ends has a say.
+        first = bins.amin(dim=1, keepdim=True) - NEIGHBOURS
+        length = int((bins - first).max()) + 1 + NEIGHBOURS
+        near = first + torch.arange(length, device=bins.device)
+        there = (near >= 0) & (near < numbers.shape[1])
+        rows, at = torch.arange(len(bins), device=bins.device)[:, None], near.clamp(0, numbers.shape[1] - 1)
+        answers = averaged(self.trees(numbers[rows, at], tfs), informed[rows, at] & there[..., None])
+        return _mean(logits, answers[rows, bins - first], informed[rows, bins])
 
     def network(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
         """Logits without the trees' say.
@@ -259,6 +265,11 @@ class BindingHead(nn.Module):
         x = x + self.mix(F.gelu(x))
         logits = self.out(self.norm(self.blocks(x))).float()
         return (logits.unfold(1, STRIDES_PER_BIN, 1) + self.place).logsumexp(dim=-1)
+
+
+def _mean(logits: Tensor, trees: Tensor, informed: Tensor) -> Tensor:
+    """Of both where the trees are informed."""
+    return torch.where(informed, (logits + trees) / 2, logits)
 
 
 def num_bins(window_bp: int) -> int:

@@ -24,8 +24,13 @@ LEAVES: Final = 2**DEPTH
 # Strides to either side of a bin over which its surroundings are taken: the best within 200 bp, the mean within 1 kb.
 _NEAR: Final = 4
 _AROUND: Final = 20
-REACH: Final = _AROUND
-"""Strides to either side of a bin that its numbers are of."""
+# Bins overlap and a peak binds several, while trees answer for each on its own: their noise is averaged over
+# neighbours, those at distances 0, 1, 2 with these weights (docs/lab-notes.md).
+_NEIGHBOURS: Final = (3, 2, 1)
+NEIGHBOURS: Final = len(_NEIGHBOURS) - 1
+"""Bins to either side of one whose answers have a say in its log-odds."""
+REACH: Final = _AROUND + NEIGHBOURS
+"""Strides to either side of a bin that have a say in its log-odds."""
 NUMBERS_OF_A_CHANNEL: Final = 3
 """P is so many times F + K."""
 # Bins at a time: on a CPU so few that their answers stay in a core's cache.
@@ -52,6 +57,26 @@ def bin_numbers(features: Tensor, states: Tensor, num_states: int) -> Tensor:
     near = F.max_pool1d(F.pad(channels, (_NEAR, _NEAR)), STRIDES_PER_BIN + 2 * _NEAR, 1)
     around = F.avg_pool1d(F.pad(channels, (_AROUND, _AROUND)), STRIDES_PER_BIN + 2 * _AROUND, 1)
     return torch.cat([here, near, around], dim=1).transpose(1, 2)
+
+
+def averaged(told: Tensor, informed: Tensor) -> Tensor:
+    """Answers of consecutive bins, each averaged with its neighbours', as far as there are such that are informed.
+
+    Args:
+        told: of the trees, (B, K, T).
+        informed: bool (B, K, 1).
+
+    Returns:
+        float32 (B, K, T); 0 where nothing near a bin is informed.
+    """
+    weights, there = torch.zeros_like(told[..., :1]), informed.to(told.dtype)
+    total, told = torch.zeros_like(told), torch.where(informed, told, 0.0)
+    for apart, weight in enumerate(_NEIGHBOURS):
+        before, behind = slice(max(told.shape[1] - apart, 0)), slice(apart, None)
+        for to, of in ((before, behind), (behind, before)) if apart else ((before, before),):
+            total[:, to] += weight * told[:, of]
+            weights[:, to] += weight * there[:, of]
+    return total / weights.clamp(min=1)
 
 
 class Trees(nn.Module):

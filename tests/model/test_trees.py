@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from ebert_core.config import EncoderConfig, FusionConfig
 from ebert_core.model.encoder import Encoder
 from ebert_core.model.fusion import BindingModel, BindingShape
-from ebert_core.model.trees import REACH, Trees, bin_numbers
+from ebert_core.model.trees import NEIGHBOURS, REACH, Trees, averaged, bin_numbers
 from ebert_core.training.boosting import class_edges, classes_of, take
 
 
@@ -70,11 +70,12 @@ def test_what_is_asked_about_a_bin() -> None:
     by_stride = states.repeat_interleave(4, dim=1)
     shown = torch.stack([by_stride == 1, by_stride == 2], dim=-1).float()
     channels = torch.cat([features, shown], dim=-1).numpy()
-    padded = np.pad(channels, ((0, 0), (REACH, REACH), (0, 0)))
+    reach = REACH - NEIGHBOURS
+    padded = np.pad(channels, ((0, 0), (reach, reach), (0, 0)))
     for stride in range(57):
-        around = padded[:, stride : stride + 4 + 2 * REACH]
-        near = around[:, REACH - 4 : REACH + 8]
-        here = around[:, REACH : REACH + 4]
+        around = padded[:, stride : stride + 4 + 2 * reach]
+        near = around[:, reach - 4 : reach + 8]
+        here = around[:, reach : reach + 4]
         expected = np.concatenate([here.max(axis=1), near.max(axis=1), around.mean(axis=1)], axis=-1)
         np.testing.assert_allclose(found[:, stride], expected, atol=1e-5)
 
@@ -84,6 +85,41 @@ def test_both_strands_are_asked_the_same() -> None:
     features, states = torch.from_numpy(rng.normal(size=(1, 40, 2)).astype(np.float32)), torch.randint(0, 4, (1, 10))
     turned = bin_numbers(features.flip(1), states.flip(1), 3).flip(1)
     torch.testing.assert_close(turned, bin_numbers(features, states, 3))
+
+
+@pytest.mark.parametrize("num", [1, 2, 40])
+def test_answers_are_averaged_with_informed_neighbours(num: int) -> None:
+    rng = np.random.default_rng(4)
+    told, informed = rng.normal(size=(2, num, 3)).astype(np.float32), rng.random((2, num, 1)) < 0.6
+    expected = np.zeros_like(told)
+    for row, place in np.ndindex(2, num):
+        near = [at for at in range(place - 2, place + 3) if 0 <= at < num and informed[row, at, 0]]
+        weights = [3 - abs(at - place) for at in near]
+        if near:
+            expected[row, place] = np.average(told[row, near], axis=0, weights=weights)
+    found = averaged(torch.from_numpy(told), torch.from_numpy(informed))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_bins_that_are_asked_for_are_those_of_the_whole_window() -> None:
+    torch.manual_seed(6)
+    encoder = Encoder(EncoderConfig(width=16, num_layers=1, num_heads=2, stem_channels=8), 3)
+    module = BindingModel(encoder, 2, BindingShape(FusionConfig(width=16, num_layers=1), num_tracks=4)).eval()
+    features, states = torch.rand(3, 60, 4), torch.randint(0, 2, (3, 15))
+    trees = Trees(2, 5)
+    trees.asked.random_(0, 12)
+    trees.threshold.uniform_(0, 1)
+    trees.value.normal_()
+    trees.needs[:] = torch.tensor([-1, 1])
+    module.grow(trees)
+    network = torch.randn(3, 57, 2)
+    whole = module.head.with_trees(network, features, states)
+    assert not torch.equal(whole, network)
+    # Out of order, one twice; at the window's beginning and end; one alone.
+    bins = torch.tensor([[22, 20, 22, 29], [0, 1, 2, 0], [56, 56, 56, 56]])
+    rows = torch.arange(3)[:, None]
+    some = module.head.with_trees(network[rows, bins], features, states, bins=bins)
+    torch.testing.assert_close(some, whole[rows, bins])
 
 
 def test_they_have_no_say_where_they_see_too_little() -> None:

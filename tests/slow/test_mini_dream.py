@@ -22,6 +22,7 @@ with pytest.MonkeyPatch.context() as patch:
     import rivals_boosting
     import rivals_cnn
     import rivals_features
+    import rivals_setting
     import rivals_table
     import rivals_windows
 
@@ -45,6 +46,16 @@ def test_windows_match_loops(values: np.ndarray, reach: int) -> None:
     np.testing.assert_allclose(rivals_windows.bin_means(values, reach), means, atol=1e-5)
     np.testing.assert_array_equal(rivals_windows.bin_maxima(values, reach), maxima)
     np.testing.assert_array_equal(rivals_windows.neighbour_maxima(values, reach), neighbours)
+
+
+@given(values=VALUES, reach=st.integers(0, 4), data=st.data())
+def test_neighbours_are_averaged_as_far_as_there_are_some(values: np.ndarray, reach: int, data: st.DataObject) -> None:
+    steps = data.draw(st.lists(st.integers(1, 3), min_size=len(values), max_size=len(values)))
+    strides = np.cumsum(steps)
+    found = rivals_setting.neighbours_averaged(values, strides, reach)
+    for place, stride in enumerate(strides):
+        weights = np.maximum(1 + reach - np.abs(strides - stride), 0)
+        assert found[place] == pytest.approx(np.average(values, weights=weights), abs=1e-4)
 
 
 @given(values=VALUES, distance=st.integers(1, 6))
