@@ -55,6 +55,7 @@ ABLATIONS = {
     "ebert_pretrained_states_shown": Design(pretrain=("--set", "masking.state_rate=0"), finetune=NETWORK),
     "ebert_5_bp_tokens": Design(pretrain=("--set", "encoder.token_bp=5"), finetune=NETWORK),
     "ebert_head_alone": Design(finetune=(*NETWORK, "--set", "head_share=1")),
+    "ebert_early_fusion": Design(finetune=(*NETWORK, "--set", "fusion.early=true")),
     "ebert_no_motifs": Design(finetune=(*ALSO, *_LAYERS)),
     "ebert_other_states": Design(finetune=(*NETWORK, "--set", "features.other_states=true")),
     "ebert_no_tss": Design(finetune=(*NETWORK, "--set", "features.tss=false")),

@@ -229,7 +229,7 @@ class FinetuneConfig(Config):
         0.7, ge=0, le=1, description="share of the steps, the first, that train the head on the task features alone"
     )
     trees: int = Field(
-        0, ge=0, description="boosted trees per TF on the task features, in three sets; averaged with the network"
+        0, ge=0, description="boosted trees per TF on the task features, in three sets, beside the network"
     )
     members: int = Field(
         1, ge=1, description="models of an ensemble, of seeds one after the other; their logits are averaged"

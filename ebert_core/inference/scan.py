@@ -155,20 +155,10 @@ def model_score(module: BindingModel, device: Device, *, both_strands: bool, tfs
     Args:
         tfs: numbers of the TFs whose logits are given, in their order; None is all.
     """
-    encode = module.listens
 
     def score(batch: Batch) -> NDArray[np.float32]:
-        bases, states = _tensor(batch.bases, device), _tensor(batch.states, device)
-        tracks = None if batch.tracks is None else _tensor(batch.tracks, device)
         with torch.inference_mode(), device.autocast():
-            features = module.features(bases, tracks)
-            logits = _logits(module, bases, states, features, encode=encode)
-            if both_strands:
-                # Read on the other strand, the last bin of a window comes first. Task features are of both strands
-                # anyway: a stride has the same.
-                other = _tensor(reverse_complement(batch.bases), device)
-                turned = _logits(module, other, states.flip(1), features.flip(1), encode=encode)
-                logits = (logits + turned.flip(1)) / 2
+            logits, features, states = _network(module, device, batch, both_strands=both_strands)
             if tfs is not None:
                 logits = logits[..., tfs]
             # Trees answer the same on both strands.
@@ -176,6 +166,36 @@ def model_score(module: BindingModel, device: Device, *, both_strands: bool, tfs
         return logits.cpu().numpy()
 
     return score
+
+
+def opinions_score(module: BindingModel, device: Device) -> Score:
+    """What a model with trees makes its logits of: the network's over both strands and the trees', (B, K, T, 2)."""
+
+    def score(batch: Batch) -> NDArray[np.float32]:
+        with torch.inference_mode(), device.autocast():
+            logits, features, states = _network(module, device, batch, both_strands=True)
+            trees = module.head.trees_instead(logits, features, states)
+        return torch.stack([logits, trees], dim=-1).cpu().numpy()
+
+    return score
+
+
+def _network(
+    module: BindingModel, device: Device, batch: Batch, *, both_strands: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The network's logits of one strand or their mean over both, the task features, and the states of windows."""
+    bases, states = _tensor(batch.bases, device), _tensor(batch.states, device)
+    tracks = None if batch.tracks is None else _tensor(batch.tracks, device)
+    encode = module.listens
+    features = module.features(bases, tracks)
+    logits = _logits(module, bases, states, features, encode=encode)
+    if both_strands:
+        # Read on the other strand, the last bin of a window comes first. Task features are of both strands anyway: a
+        # stride has the same.
+        other = _tensor(reverse_complement(batch.bases), device)
+        turned = _logits(module, other, states.flip(1), features.flip(1), encode=encode)
+        logits = (logits + turned.flip(1)) / 2
+    return logits, features, states
 
 
 def _logits(module: BindingModel, bases: Tensor, states: Tensor, features: Tensor, *, encode: bool) -> Tensor:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ebert_core.config import FusionConfig
@@ -20,6 +22,8 @@ from ebert_core.model.stride_features import Composition, MotifScan, base_indica
 from ebert_core.model.trees import NEIGHBOURS, REACH, Trees, averaged, bin_numbers
 from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP, STRIDES_PER_BIN
 
+# Of PyTorch or of NumPy.
+Logits = TypeVar("Logits", Tensor, NDArray[np.float32])
 _INITIAL_LOGIT: Final = -2.5
 # Strides between a convolution's taps, layer by layer, then again from the start: 31 strides to either side in five.
 _DILATIONS: Final = (1, 2, 4, 8, 16)
@@ -34,7 +38,7 @@ class BindingShape:
         composition: whether it reads the strides' composition.
         motifs: (number, width of the widest) of the motifs it reads; (0, 1) for none.
         num_tracks: F, channels of the task features that are handed in; 0 for none.
-        num_trees: boosted trees of a TF, whose log-odds are averaged with the network's; 0 for none.
+        num_trees: boosted trees of a TF, beside the network; 0 for none.
     """
 
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -216,7 +220,7 @@ class BindingHead(nn.Module):
         tfs: Sequence[int] | None = None,
         bins: Tensor | None = None,
     ) -> Tensor:
-        """The mean of the network's logits and the trees', where these have a say; the logits where they have none.
+        """The network's logits and the trees', each with its share, where trees have a say; the logits where not.
 
         Args:
             logits: of the network, (B, K, T).
@@ -226,10 +230,24 @@ class BindingHead(nn.Module):
         """
         if self.trees is None:
             return logits
+        share = self.trees.share if tfs is None else self.trees.share[list(tfs)]
+        return mixed(logits, self.trees_instead(logits, features, states, tfs=tfs, bins=bins), share)
+
+    def trees_instead(
+        self,
+        logits: Tensor,
+        features: Tensor,
+        states: Tensor,
+        *,
+        tfs: Sequence[int] | None = None,
+        bins: Tensor | None = None,
+    ) -> Tensor:
+        """The trees' logits where they have a say, else the given ones; arguments as of `with_trees`."""
+        assert self.trees is not None
         numbers = bin_numbers(features, states, self.num_states)
         informed = self.trees.informed(features, states)
         if bins is None:
-            return _mean(logits, averaged(self.trees(numbers, tfs), informed), informed)
+            return torch.where(informed, averaged(self.trees(numbers, tfs), informed), logits)
         # The asked bins, those between them, and their neighbours; none beyond the window's ends has a say.
         first = bins.amin(dim=1, keepdim=True) - NEIGHBOURS
         length = int((bins - first).max()) + 1 + NEIGHBOURS
@@ -237,7 +255,7 @@ class BindingHead(nn.Module):
         there = (near >= 0) & (near < numbers.shape[1])
         rows, at = torch.arange(len(bins), device=bins.device)[:, None], near.clamp(0, numbers.shape[1] - 1)
         answers = averaged(self.trees(numbers[rows, at], tfs), informed[rows, at] & there[..., None])
-        return _mean(logits, answers[rows, bins - first], informed[rows, bins])
+        return torch.where(informed[rows, bins], answers[rows, bins - first], logits)
 
     def network(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
         """Logits without the trees' say.
@@ -267,9 +285,9 @@ class BindingHead(nn.Module):
         return (logits.unfold(1, STRIDES_PER_BIN, 1) + self.place).logsumexp(dim=-1)
 
 
-def _mean(logits: Tensor, trees: Tensor, informed: Tensor) -> Tensor:
-    """Of both where the trees are informed."""
-    return torch.where(informed, (logits + trees) / 2, logits)
+def mixed(network: Logits, trees: Logits, share: Logits) -> Logits:
+    """Of network and trees, (..., T), with the trees' share, (T,). NumPy's are PyTorch's to the bit."""
+    return network + share * (trees - network)
 
 
 def num_bins(window_bp: int) -> int:

@@ -95,6 +95,7 @@ class Trees(nn.Module):
         threshold: float32 (T, M, 7).
         value: of the leaves, float32 (T, M, 8).
         base: float32 (T,).
+        share: of the trees in the model's log-odds, float32 (T,), 0 to 1; the rest is the network's.
     """
 
     needs: Tensor
@@ -102,6 +103,7 @@ class Trees(nn.Module):
     threshold: Tensor
     value: Tensor
     base: Tensor
+    share: Tensor
 
     def __init__(self, num_tfs: int, num_trees: int) -> None:
         super().__init__()
@@ -110,6 +112,7 @@ class Trees(nn.Module):
         self.register_buffer("threshold", torch.full((num_tfs, num_trees, NODES), torch.inf))
         self.register_buffer("value", torch.zeros(num_tfs, num_trees, LEAVES))
         self.register_buffer("base", torch.zeros(num_tfs))
+        self.register_buffer("share", torch.full((num_tfs,), 0.5))
 
     def forward(self, numbers: Tensor, tfs: Sequence[int] | None = None) -> Tensor:
         """(..., P) -> log-odds, float32 (..., T), of the TFs of these numbers; None is all."""

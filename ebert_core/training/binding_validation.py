@@ -22,10 +22,11 @@ from ebert_core.vocabulary import BIN_BP, STATE_BIN_BP, STRIDE_BP
 _SCAN_WINDOWS: Final = 8
 _PIECE_BP: Final = 100_000
 # Some 25 sites: a bin starts every 50 bp, so a site has several.
-_FEWEST_BOUND: Final = 100
+FEWEST_BOUND: Final = 100
+"""Bound bins below which a pair of TF and cell type says little."""
 
 PairLogits = dict[tuple[str, str], tuple[NDArray[np.float32], NDArray[np.bool_]]]
-"""(TF, cell type) -> (logits, bound) of labelled bins, shape (n,) each."""
+"""(TF, cell type) -> (logits, bound) of labelled bins, shape (n,) each, or (n, 2) and (n,) of two opinions."""
 
 
 class BindingValidation:
@@ -52,7 +53,7 @@ class BindingValidation:
         for (tf, cell), (logits, bound) in self.logits(score, self._regions).items():
             if bound.any() and not bound.all():
                 by_pair[f"{tf}/{cell}"] = measure(logits, bound).auprc
-                if bound.sum() >= _FEWEST_BOUND:
+                if bound.sum() >= FEWEST_BOUND:
                     counted.append(by_pair[f"{tf}/{cell}"])
         mean = float(np.mean(counted or list(by_pair.values()))) if by_pair else 0.0
         return {"score": mean, "valid_auprc": mean, "by_pair": by_pair}
@@ -86,13 +87,17 @@ class BindingValidation:
             for pair, parts in pieces.items()
         }
 
-    def calibrate(self, score: Score) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-        """Per TF slope, intercept and threshold table, per pair the measures, on the whole validation part.
+    def whole(self, score: Score) -> PairLogits:
+        """Logits on the whole validation part."""
+        return self.logits(score, self._data.valid)
+
+    def calibrate(self, found: PairLogits) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """Per TF slope, intercept and threshold table, per pair the measures.
 
         Args:
-            score: reads both strands, as `ebert predict` does, so that its probabilities are those of the table.
+            found: on the whole part, of both strands, as of `ebert predict`, so that its probabilities are those of the
+                table.
         """
-        found = self.logits(score, self._data.valid)
         calibrations: dict[str, dict[str, Any]] = {}
         measures = {}
         for tf in self._data.tfs:

@@ -86,8 +86,9 @@ def _publish(
     answering = [packed(member, around.device) for member in members]
     manifests = [manifest for _, _, manifest in found]
     tracks = TrackSpec.from_json(manifests[0]["features"]["tracks"])
-    score = mean_score(answering, around.device, both_strands=True)
-    calibrations, measures = BindingValidation(data, config, tracks).calibrate(score)
+    validation = BindingValidation(data, config, tracks)
+    found_by_all = validation.whole(mean_score(answering, around.device, both_strands=True))
+    calibrations, measures = validation.calibrate(found_by_all)
     made = ("kind", "format_version", "ebert_version", "created_utc", "command", "files")
     body = {key: value for key, value in manifests[0].items() if key not in made} | {
         "config": config.model_dump(),
@@ -97,4 +98,6 @@ def _publish(
         "validation_of_members": [manifest["validation"] for manifest in manifests],
         "calibration": calibrations,
     }
+    if "tree_shares" in body:
+        body["tree_shares"] = [manifest["tree_shares"] for manifest in manifests]
     finish_run(working, target, lambda folder: save(folder, "model", members, body))

@@ -20,13 +20,14 @@ from ebert_core.data.windows import step_generator
 from ebert_core.epigenome.state_models import StateModel
 from ebert_core.genome.regions import Region
 from ebert_core.inference.packed import packed
-from ebert_core.inference.scan import model_score
+from ebert_core.inference.scan import model_score, opinions_score
 from ebert_core.io.motifs import Motif
 from ebert_core.model.checkpoint import features_entry, read_checkpoint, require_same_states, vocabulary_entry
 from ebert_core.model.device import Device
 from ebert_core.model.encoder import Encoder, count_parameters
 from ebert_core.model.fusion import BindingModel, BindingShape
 from ebert_core.model.stride_features import MotifScan
+from ebert_core.model.trees import Trees
 from ebert_core.training.binding_validation import BindingValidation
 from ebert_core.training.binding_windows import BindingWindows, LabelledBatch, background_bases
 from ebert_core.training.boosting import fit_trees
@@ -37,6 +38,7 @@ from ebert_core.training.progress import Meter, no_content, training_flops
 from ebert_core.training.resume import LoopState
 from ebert_core.training.run_folder import Publication, RunTarget, train_and_publish
 from ebert_core.training.steps import StepConfig
+from ebert_core.training.tree_shares import chosen_shares, judged
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
 _TRAIN_STREAM = 2
@@ -87,7 +89,7 @@ class BindingObjective:
         self.weights = (1.0,)
         self.windows = BindingWindows(data, config, tracks)
         self.validation = BindingValidation(data, config, tracks)
-        self._config, self._device = config, device
+        self.tfs, self._config, self._device = data.tfs, config, device
         self._latest: tuple[int, LabelledBatch] | None = None
 
     def groups(self) -> list[tuple[nn.Module, float]]:
@@ -123,11 +125,19 @@ class BindingObjective:
         return self.validation.evaluate(model_score(self.module, self._device, both_strands=False))
 
     def calibrate(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-        """See `BindingValidation.calibrate`."""
+        """See `BindingValidation.calibrate`; before that, the share of each TF's trees is chosen."""
         self.module.eval()
         # To the last digit as `ebert predict` computes it.
-        module = packed(self.module, self._device)
-        return self.validation.calibrate(model_score(module, self._device, both_strands=True))
+        module, trees = packed(self.module, self._device), self.module.head.trees
+        if trees is None:
+            return self.validation.calibrate(
+                self.validation.whole(model_score(module, self._device, both_strands=True))
+            )
+        opinions = self.validation.whole(opinions_score(module, self._device))
+        shares = chosen_shares(self.tfs, opinions)
+        shares[(trees.value == 0).flatten(1).all(dim=1).cpu().numpy()] = 0  # those have nothing to say
+        trees.share.copy_(torch.from_numpy(shares))
+        return self.validation.calibrate(judged(self.tfs, opinions, shares))
 
 
 Start = Callable[[int], tuple[Encoder, dict[str, Any]]]
@@ -193,6 +203,10 @@ def finetune(
             around.reporter.log(f"fitting {config.trees} trees for each of {len(data.tfs)} TF(s)")
             module.grow(fit_trees(data, config, module, around.device, tracks, around.reporter))
         calibrations, measures = objective.calibrate()
+        shares = {} if module.head.trees is None else _shares(data, module.head.trees)
+        if shares:
+            told = ", ".join(f"{tf} {share:.0%}" for tf, share in shares.items())
+            around.reporter.log(f"the trees' share in the answer, as suits the validation part: {told}")
         return {
             "tfs": list(data.tfs),
             "config": config.model_dump(),
@@ -205,6 +219,7 @@ def finetune(
             "best_step": state.best_step,
             "validation": measures,
             "calibration": calibrations,
+            **({"tree_shares": shares} if shares else {}),
         }
 
     loop = LoopConfig(
@@ -224,6 +239,10 @@ def finetune(
         _meter(config, trunk, around, head_first=objective.head_steps > 0),
     )
     return target.output
+
+
+def _shares(data: FinetuneData, trees: Trees) -> dict[str, float]:
+    return dict(zip(data.tfs, (round(share, 1) for share in trees.share.tolist()), strict=True))
 
 
 def fingerprint_of(

@@ -1,0 +1,53 @@
+"""How much of a say the boosted trees have in each TF's log-odds, beside the network: what the validation part is for.
+
+Most TFs are best off with about half. One that binds by its motif wherever that is leaves the trees with more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebert_core.evaluation.measures import measure
+from ebert_core.model.fusion import mixed
+from ebert_core.training.binding_validation import FEWEST_BOUND, PairLogits
+
+_SHARES: Final = np.linspace(0, 1, 11, dtype=np.float32)
+# Neighbouring bins say much the same, so of a long validation part every second or third is enough.
+_MOST_BINS: Final = 1_000_000
+
+
+def chosen_shares(tfs: Sequence[str], opinions: PairLogits) -> NDArray[np.float32]:
+    """Share of the trees for each TF, float32 (T,): in tenths, that of the highest auPRC, mean over cell types.
+
+    Half where no cell type has enough bound bins to tell; nearest to half where several are as good.
+
+    Args:
+        opinions: logits of the network and of the trees, (n, 2) of each pair.
+    """
+    return np.array(
+        [_chosen([pair for (name, _), pair in opinions.items() if name == tf]) for tf in tfs], dtype=np.float32
+    )
+
+
+def _chosen(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> float:
+    total = np.zeros(len(_SHARES))
+    for logits, bound in pairs:
+        every = -(-len(bound) // _MOST_BINS)
+        network, trees, kept = *logits[::every].T, bound[::every]
+        if kept.sum() * every >= FEWEST_BOUND and not kept.all():
+            total += [measure(network + share * (trees - network), kept).auprc for share in _SHARES]
+    best = _SHARES[total == total.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))])
+
+
+def judged(tfs: Sequence[str], opinions: PairLogits, shares: NDArray[np.float32]) -> PairLogits:
+    """Logits of the model with these shares, (n,) of each pair."""
+    by_tf = {tf: np.asarray(share) for tf, share in zip(tfs, shares, strict=True)}
+    return {
+        (tf, cell): (mixed(logits[:, 0], logits[:, 1], by_tf[tf]), bound)
+        for (tf, cell), (logits, bound) in opinions.items()
+    }
