@@ -24,7 +24,6 @@ from ebert_core.inference.predictor import CellStates, Request, chrom_tracks
 from ebert_core.inference.scan import ScanGeometry, gather, model_score, scan
 from ebert_core.inference.scorer import piece_values
 from ebert_core.model.device import Device
-from ebert_core.model.trees import bin_numbers
 from ebert_core.vocabulary import STATE_BIN_BP, STRIDE_BP
 
 WINDOW_BP: Final = 1_000
@@ -147,13 +146,12 @@ def parts(scene: Scene) -> dict[str, Program]:
 
     with torch.inference_mode(), device.autocast():
         features, tokens = module.features(bases, tracks), module.tokens_of(bases, states, None)
-    trees = module.head.trees
-    assert trees is not None
+        logits = module.head.network(tokens, features, states)
     return {
         "encoder of one strand": inference(lambda: module.tokens_of(bases, states, None)),
         "motifs and composition": inference(lambda: module.features(bases, tracks)),
         "layers at strides, one strand": inference(lambda: module.head.network(tokens, features, states)),
-        "boosted trees": inference(lambda: trees(bin_numbers(features, states, module.head.num_states))),
+        "boosted trees": inference(lambda: module.head.with_trees(logits, features, states)),
         "reading": reading(scene, geometry.core_bins),
     }
 

@@ -243,7 +243,7 @@ class _Rescorer:
         )
 
     def _with_trees(self, logits: Floats, rows: _Rows, features: Tensor, row: Positions, asked: Positions) -> Floats:
-        """Logits (K, m, T) of the bins `asked` (K, m) of crops `row` (K,), averaged with the trees'."""
+        """Logits (K, m, T) of the bins `asked` (K, m) of crops `row` (K,), with the trees' share."""
         head = self._module.head
         if head.trees is None:
             return logits

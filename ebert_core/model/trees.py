@@ -150,6 +150,10 @@ class Trees(nn.Module):
         """`asked` (T, 7 M) and `threshold` (T, 7 M, 1): all trees' first questions, then all their second ones."""
         return self.asked.transpose(1, 2).flatten(1), self.threshold.transpose(1, 2).flatten(1)[..., None]
 
+    def silent(self) -> Tensor:
+        """Whether a TF's trees were left without answers, bool (T,)."""
+        return (self.value == 0).flatten(1).all(dim=1)
+
     def informed(self, features: Tensor, states: Tensor) -> Tensor:
         """Whether a window shows what the trees need of the bins at strides 0 .. n - 4, bool (B, n - 3, 1).
 

@@ -82,10 +82,11 @@ class BindingValidation:
                     for t, tf in tfs:
                         known = (labels[tf][bins] == BOUND) | (labels[tf][bins] == UNBOUND)
                         pieces.setdefault((tf, cell), []).append((logits[known, t], labels[tf][bins][known] == BOUND))
-        return {
-            pair: (np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts]))
-            for pair, parts in pieces.items()
-        }
+        found = {}
+        for pair in list(pieces):  # used up, so as not to hold both
+            logits_of, bound_of = zip(*pieces.pop(pair), strict=True)
+            found[pair] = np.concatenate(logits_of), np.concatenate(bound_of)
+        return found
 
     def whole(self, score: Score) -> PairLogits:
         """Logits on the whole validation part."""

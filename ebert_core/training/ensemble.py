@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ebert_core.artifacts import read_json, write_json
+from ebert_core.artifacts import MODEL_FORMAT, read_json, read_manifest, write_json
 from ebert_core.config import FinetuneConfig
 from ebert_core.data.task_features import TrackSpec
 from ebert_core.inference.ensemble import mean_score
@@ -42,12 +42,14 @@ def finetune_ensemble(
     tracks = TrackSpec.choose(data.dataset, config.features, data.held_out_cells, states=config.use_states)
     with open_run(target, "model") as working:
         _require_same(working, fingerprint_of(data, config, start(config.seed)[1], motifs, tracks))
-        folders = []
-        for number in range(config.members):
+        folders = [working / f"member-{number + 1}" for number in range(config.members)]
+        for folder in folders:
+            if folder.exists():  # what cannot be read shows before the others are trained, not after
+                read_manifest(folder, "model", MODEL_FORMAT)
+        for number, folder in enumerate(folders):
             one = config.model_copy(update={"members": 1, "seed": config.seed + number})
-            place = RunTarget(working / f"member-{number + 1}", resume=target.resume)
-            folders.append(place.output)
-            if not place.output.exists():
+            place = RunTarget(folder, resume=target.resume)
+            if not folder.exists():
                 around.reporter.log(f"member {number + 1} of {config.members}, seed {one.seed}")
                 finetune(data, one, start, motifs, place, around)
         _write_journal(folders, working / JOURNAL_FILE)

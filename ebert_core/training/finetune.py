@@ -127,7 +127,7 @@ class BindingObjective:
     def calibrate(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
         """See `BindingValidation.calibrate`; before that, the share of each TF's trees is chosen."""
         self.module.eval()
-        # To the last digit as `ebert predict` computes it.
+        # With the products of `ebert predict`.
         module, trees = packed(self.module, self._device), self.module.head.trees
         if trees is None:
             return self.validation.calibrate(
@@ -135,7 +135,7 @@ class BindingObjective:
             )
         opinions = self.validation.whole(opinions_score(module, self._device))
         shares = chosen_shares(self.tfs, opinions)
-        shares[(trees.value == 0).flatten(1).all(dim=1).cpu().numpy()] = 0  # those have nothing to say
+        shares[trees.silent().cpu().numpy()] = 0
         trees.share.copy_(torch.from_numpy(shares))
         return self.validation.calibrate(judged(self.tfs, opinions, shares))
 
@@ -206,7 +206,9 @@ def finetune(
         shares = {} if module.head.trees is None else _shares(data, module.head.trees)
         if shares:
             told = ", ".join(f"{tf} {share:.0%}" for tf, share in shares.items())
-            around.reporter.log(f"the trees' share in the answer, as suits the validation part: {told}")
+            around.reporter.log(f"the trees' share in the answer, chosen on the validation part: {told}")
+            if silent := [tf for tf, share in shares.items() if not share]:
+                around.reporter.log(f"no trees for {', '.join(silent)}: nothing to tell bound from unbound bins by")
         return {
             "tfs": list(data.tfs),
             "config": config.model_dump(),

@@ -18,8 +18,9 @@ from ebert_core.training.binding_validation import FEWEST_BOUND, PairLogits
 # Never less than half: the validation part is mostly of cell types that are trained on, and the network knows those
 # better than others, which costs it more elsewhere than it costs the trees (docs/lab-notes.md).
 _SHARES: Final = np.linspace(0.5, 1, 6, dtype=np.float32)
-# Neighbouring bins say much the same, so of a long validation part every second or third is enough.
+# Neighbouring bins say much the same, so of a long validation part some are enough, if enough of them are bound.
 _MOST_BINS: Final = 1_000_000
+_ENOUGH_BOUND: Final = 2_000
 
 
 def chosen_shares(tfs: Sequence[str], opinions: PairLogits) -> NDArray[np.float32]:
@@ -38,17 +39,20 @@ def chosen_shares(tfs: Sequence[str], opinions: PairLogits) -> NDArray[np.float3
 def _chosen(pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> float:
     total = np.zeros(len(_SHARES))
     for logits, bound in pairs:
-        every = -(-len(bound) // _MOST_BINS)
+        if bound.sum() < FEWEST_BOUND or bound.all():
+            continue
+        every = max(1, min(-(-len(bound) // _MOST_BINS), int(bound.sum()) // _ENOUGH_BOUND))
         network, trees, kept = *logits[::every].T, bound[::every]
-        if kept.sum() * every >= FEWEST_BOUND and not kept.all():
+        if kept.any() and not kept.all():
             total += [measure(network + share * (trees - network), kept).auprc for share in _SHARES]
     return float(_SHARES[total.argmax()])
 
 
 def judged(tfs: Sequence[str], opinions: PairLogits, shares: NDArray[np.float32]) -> PairLogits:
-    """Logits of the model with these shares, (n,) of each pair."""
+    """Logits of the model with these shares, (n,) of each pair; the opinions are used up, so as not to hold both."""
     by_tf = {tf: np.asarray(share) for tf, share in zip(tfs, shares, strict=True)}
-    return {
-        (tf, cell): (mixed(logits[:, 0], logits[:, 1], by_tf[tf]), bound)
-        for (tf, cell), (logits, bound) in opinions.items()
-    }
+    found = {}
+    for pair in list(opinions):
+        logits, bound = opinions.pop(pair)
+        found[pair] = mixed(logits[:, 0], logits[:, 1], by_tf[pair[0]]), bound
+    return found

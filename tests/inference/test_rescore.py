@@ -110,6 +110,7 @@ def test_trees_are_asked_about_what_a_change_reaches(layers: int, device: Device
     trees.asked[:] = torch.from_numpy(rng.integers(0, numbers, trees.asked.shape))
     trees.threshold[:] = torch.from_numpy(rng.normal(0.1, 0.3, trees.threshold.shape))
     trees.value[:] = torch.from_numpy(rng.normal(size=trees.value.shape))
+    trees.share[:] = torch.tensor([0.5, 0.7, 1.0])
     module.grow(trees)
     assert (module.head.reach, module.shape.num_trees) == (max(REACH, 31 * (layers == 5)), 30)
     windows = windows_of(rng, 3, 8_000, tracks=True)

@@ -107,6 +107,7 @@ def in_blocks(request: pytest.FixtureRequest, model: LoadedModel, toy_dataset: D
         trees.asked.random_(0, NUMBERS_OF_A_CHANNEL * (shape.num_features + 18))
         trees.threshold.normal_(0.2, 0.3)
         trees.value.normal_()
+        trees.share[:] = torch.tensor([0.6, 0.9])
         module.grow(trees)
     config = {**model.manifest["config"], "fusion": fusion.model_dump(), "window_bp": 3_200, "context_bp": 400}
     return LoadedModel(model.path, (module,), {**model.manifest, "config": config}, TrackReader(toy_dataset, spec))

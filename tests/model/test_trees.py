@@ -111,10 +111,17 @@ def test_bins_that_are_asked_for_are_those_of_the_whole_window() -> None:
     trees.threshold.uniform_(0, 1)
     trees.value.normal_()
     trees.needs[:] = torch.tensor([-1, 1])
+    trees.share[:] = torch.tensor([0.25, 1.0])
     module.grow(trees)
     network = torch.randn(3, 57, 2)
     whole = module.head.with_trees(network, features, states)
-    assert not torch.equal(whole, network)
+    instead = module.head.trees_instead(network, features, states)
+    torch.testing.assert_close(whole, 0.75 * network * torch.tensor([1, 0]) + torch.tensor([0.25, 1]) * instead)
+    assert not torch.equal(instead, network)
+    # Of some TFs, in their order.
+    turned = module.head.with_trees(network[..., [1, 0]], features, states, tfs=[1, 0])
+    torch.testing.assert_close(turned, whole[..., [1, 0]])
+    torch.testing.assert_close(module.head.with_trees(network[..., 1:], features, states, tfs=[1]), whole[..., 1:])
     # Out of order, one twice; at the window's beginning and end; one alone.
     bins = torch.tensor([[22, 20, 22, 29], [0, 1, 2, 0], [56, 56, 56, 56]])
     rows = torch.arange(3)[:, None]

@@ -207,6 +207,7 @@ def test_where_no_bin_is_drawn_the_trees_are_silent(trained: Trained, monkeypatc
     monkeypatch.setattr(boosting, "drawn", lambda labels, *_: np.zeros(len(labels)))
     weights = load_weights(trained("m", WITH_TREES) / "weights.safetensors")
     assert (weights["head.trees.value"] == 0).all()
+    assert weights["head.trees.share"].tolist() == [0]
 
 
 @pytest.mark.usefixtures("small_leaves")
@@ -219,6 +220,7 @@ def test_a_tf_with_nothing_to_tell_apart_has_silent_trees(trained: Trained, monk
     monkeypatch.setattr(boosting, "drawn", bound_only)
     weights = load_weights(trained("m", WITH_TREES) / "weights.safetensors")
     assert (weights["head.trees.value"] == 0).all()
+    assert weights["head.trees.share"].tolist() == [0]
 
 
 @pytest.mark.usefixtures("small_leaves")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,20 @@ def test_stopped_before_its_output_it_trains_nothing_again(
     whole = trained("whole", MEMBERS)
     assert weights(resumed) == weights(whole)
     assert manifest_of(resumed)["calibration"] == manifest_of(whole)["calibration"]
+
+
+def test_a_member_of_an_older_format_is_told_before_others_are_trained(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble, "_publish", lambda *_: None)
+        trained("m", MEMBERS)
+    manifest = trained.folder / "m.partial" / "member-1" / "ebert.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 1}))
+    shutil.rmtree(trained.folder / "m.partial" / "member-2")
+    with pytest.raises(EbertError, match="format version 1"):
+        trained("m", MEMBERS, resume=True)
+    assert not (trained.folder / "m.partial" / "member-2").exists()
 
 
 def test_started_anew_it_leaves_nothing_of_the_old_run(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
