@@ -378,7 +378,7 @@ def test_a_pair_with_few_bound_bins_does_not_choose_the_weights(
     if fewest is None:
         fewest, counted = min(bound.values()) + 1, {max(bound, key=bound.__getitem__)}
         assert min(bound.values()) < max(bound.values())
-    monkeypatch.setattr(binding_validation, "_FEWEST_BOUND", fewest or 10**6)
+    monkeypatch.setattr(binding_validation, "FEWEST_BOUND", fewest or 10**6)
     figures = binding.evaluate()
     assert set(figures["by_pair"]) == {f"{tf}/{cell}" for tf, cell in found}
     expected = [measure(*values).auprc for (tf, _), values in found.items() if tf in counted]
