@@ -65,6 +65,8 @@ COMPARISONS = {
     "trees_vs_none": ("ebert", "ebert_network"),
     "pretrained_vs_scratch": ("ebert_network", "ebert_scratch"),
     "states_vs_none": ("ebert_network", "ebert_no_states"),
+    "encoder_vs_none": ("ebert_network", "ebert_head_alone"),
+    "early_vs_late_fusion": ("ebert_early_fusion", "ebert_network"),
     "accessibility_vs_none": ("ebert", "ebert_no_accessibility"),
     "others_vs_boosting_no_accessibility": ("ebert_others_accessibility", "boosting_no_accessibility"),
     "others_vs_boosting_others": ("ebert_others_accessibility", "boosting_others_accessibility"),
