@@ -169,13 +169,15 @@ def model_score(module: BindingModel, device: Device, *, both_strands: bool, tfs
 
 
 def opinions_score(module: BindingModel, device: Device) -> Score:
-    """What a model with trees makes its logits of: the network's over both strands and the trees', (B, K, T, 2)."""
+    """What a model with trees makes its logits of, float32 (B, n - 3, T, 2): the network's, the mean over both strands,
+    and the trees', or the network's again where trees have no say."""
 
     def score(batch: Batch) -> NDArray[np.float32]:
         with torch.inference_mode(), device.autocast():
             logits, features, states = _network(module, device, batch, both_strands=True)
-            trees = module.head.trees_instead(logits, features, states)
-        return torch.stack([logits, trees], dim=-1).cpu().numpy()
+            answers, informed = module.head.tree_answers(features, states)
+            answers = torch.where(informed, answers, logits)
+        return torch.stack([logits, answers], dim=-1).cpu().numpy()
 
     return score
 

@@ -230,24 +230,19 @@ class BindingHead(nn.Module):
         """
         if self.trees is None:
             return logits
+        answers, informed = self.tree_answers(features, states, tfs, bins)
         share = self.trees.share if tfs is None else self.trees.share[list(tfs)]
-        return mixed(logits, self.trees_instead(logits, features, states, tfs=tfs, bins=bins), share)
+        return torch.where(informed, mixed(logits, answers, share), logits)
 
-    def trees_instead(
-        self,
-        logits: Tensor,
-        features: Tensor,
-        states: Tensor,
-        *,
-        tfs: Sequence[int] | None = None,
-        bins: Tensor | None = None,
-    ) -> Tensor:
-        """The trees' logits where they have a say, else the given ones; arguments as of `with_trees`."""
+    def tree_answers(
+        self, features: Tensor, states: Tensor, tfs: Sequence[int] | None = None, bins: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the trees, float32 (B, K, T), and whether they have a say, bool (B, K, 1); as of `with_trees`."""
         assert self.trees is not None
         numbers = bin_numbers(features, states, self.num_states)
         informed = self.trees.informed(features, states)
         if bins is None:
-            return torch.where(informed, averaged(self.trees(numbers, tfs), informed), logits)
+            return averaged(self.trees(numbers, tfs), informed), informed
         # The asked bins, those between them, and their neighbours; none beyond the window's ends has a say.
         first = bins.amin(dim=1, keepdim=True) - NEIGHBOURS
         length = int((bins - first).max()) + 1 + NEIGHBOURS
@@ -255,7 +250,7 @@ class BindingHead(nn.Module):
         there = (near >= 0) & (near < numbers.shape[1])
         rows, at = torch.arange(len(bins), device=bins.device)[:, None], near.clamp(0, numbers.shape[1] - 1)
         answers = averaged(self.trees(numbers[rows, at], tfs), informed[rows, at] & there[..., None])
-        return torch.where(informed[rows, bins], answers[rows, bins - first], logits)
+        return answers[rows, bins - first], informed[rows, bins]
 
     def network(self, tokens: Tensor | None, features: Tensor, states: Tensor) -> Tensor:
         """Logits without the trees' say.

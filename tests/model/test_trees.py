@@ -115,7 +115,8 @@ def test_bins_that_are_asked_for_are_those_of_the_whole_window() -> None:
     module.grow(trees)
     network = torch.randn(3, 57, 2)
     whole = module.head.with_trees(network, features, states)
-    instead = module.head.trees_instead(network, features, states)
+    answers, informed = module.head.tree_answers(features, states)
+    instead = torch.where(informed, answers, network)
     torch.testing.assert_close(whole, 0.75 * network * torch.tensor([1, 0]) + torch.tensor([0.25, 1]) * instead)
     assert not torch.equal(instead, network)
     # Of some TFs, in their order.
